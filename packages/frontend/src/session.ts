@@ -1,0 +1,380 @@
+/**
+ * One client's requests to one volume, kept until they are answered (frontend of DESIGN section 2).
+ *
+ * Invariants:
+ * - Every request is answered exactly once, whatever happens to primaries meanwhile; a failover is a pause.
+ * - A piece sent again carries the number it had, so that the log can tell it was applied already.
+ * - Pieces are sent again in the order of their numbers.
+ */
+import {
+  assert,
+  type BlockStatusExtent,
+  type Completion,
+  type Errno,
+  type ExportInfo,
+  type ExportSession,
+  errno,
+  type SessionId,
+} from '@holdfast/base'
+import { OUTSTANDING_MAX, PIECE_BYTES_MAX, type PieceSink, type VolumeTarget } from './volume-target.ts'
+
+/** What a slot holds while its piece is unanswered; a plain record, reused. */
+interface Piece {
+  seq: number
+  token: number
+  operation: 'free' | 'read' | 'write' | 'zero' | 'flush'
+  offset: number
+  length: number
+  fua: boolean
+  keepAllocated: boolean
+  /** Read: where to. Write: the payload, once the piece was returned or before it was ever sent. */
+  buffer: Uint8Array | undefined
+  bufferOffset: number
+  /** Waits for a target. */
+  waiting: boolean
+}
+
+/** Unanswered pieces of a request that was cut; requests of one piece have no entry. */
+interface Split {
+  remaining: number
+  error: Errno
+}
+
+interface StatusQuestion {
+  readonly offset: number
+  readonly length: number
+  readonly extentCountMax: number
+  readonly done: (error: Errno, extents: readonly BlockStatusExtent[]) => void
+}
+
+const freePiece = (): Piece => ({
+  seq: 0,
+  token: 0,
+  operation: 'free',
+  offset: 0,
+  length: 0,
+  fua: false,
+  keepAllocated: false,
+  buffer: undefined,
+  bufferOffset: 0,
+  waiting: false,
+})
+
+export class FrontendSession implements ExportSession, PieceSink {
+  readonly info: ExportInfo
+  readonly session: SessionId
+  readonly #completion: Completion
+  readonly #onClose: (session: FrontendSession) => void
+  readonly #pieces: Piece[] = Array.from({ length: OUTSTANDING_MAX }, freePiece)
+  readonly #splits = new Map<number, Split>()
+  /** Requests that found every slot taken; run in order as slots come free. */
+  readonly #overflow: (() => void)[] = []
+  readonly #questions: StatusQuestion[] = []
+  #target: VolumeTarget | undefined
+  #nextSeq = 1
+  #oldestSeq = 1
+  #closed = false
+  #draining = false
+
+  constructor(
+    info: ExportInfo,
+    session: SessionId,
+    completion: Completion,
+    onClose: (session: FrontendSession) => void,
+  ) {
+    this.info = info
+    this.session = session
+    this.#completion = completion
+    this.#onClose = onClose
+  }
+
+  /** True while some request waits for a primary. */
+  get waiting(): boolean {
+    return this.#pieces.some((piece) => piece.waiting) || this.#questions.length > 0
+  }
+
+  /** The primary is to be reached here now; `undefined` = none is known. */
+  setTarget(target: VolumeTarget | undefined): void {
+    if (target === this.#target) return
+    this.#target = target
+    this.resubmit()
+  }
+
+  /** Sends every waiting piece again, in order. */
+  resubmit(): void {
+    if (this.#target === undefined) return
+    for (let seq = this.#oldestSeq; seq < this.#nextSeq; seq++) {
+      const piece = this.#slot(seq)
+      if (piece.seq === seq && piece.waiting) this.#submit(piece)
+    }
+    for (const question of this.#questions.splice(0)) this.#ask(question)
+  }
+
+  read(
+    token: number,
+    offset: number,
+    length: number,
+    target: Uint8Array,
+    targetOffset: number,
+  ): boolean {
+    if (this.#full) {
+      this.#overflow.push(() => {
+        if (this.read(token, offset, length, target, targetOffset)) this.#completion(token, 0)
+      })
+      return false
+    }
+    const seq = this.#nextSeq
+    const volume = this.#target
+    if (volume?.read(this, seq, offset, length, target, targetOffset) === true) return true
+    const piece = this.#take(token, 'read', offset, length, false)
+    piece.buffer = target
+    piece.bufferOffset = targetOffset
+    piece.waiting = volume === undefined
+    return false
+  }
+
+  write(
+    token: number,
+    offset: number,
+    source: Uint8Array,
+    sourceStart: number,
+    length: number,
+    fua: boolean,
+  ): void {
+    if (length <= PIECE_BYTES_MAX && !this.#full) {
+      this.#writePiece(token, offset, source, sourceStart, length, fua)
+      return
+    }
+    const payload = source.slice(sourceStart, sourceStart + length)
+    this.#splitUp(token, length, (at, size) =>
+      this.#writePiece(token, offset + at, payload, at, size, fua),
+    )
+  }
+
+  reserve(length: number): Uint8Array {
+    if (length <= PIECE_BYTES_MAX && this.#target !== undefined) return this.#target.reserve(length)
+    return new Uint8Array(length)
+  }
+
+  unreserve(reserved: Uint8Array): void {
+    this.#target?.unreserve(reserved)
+  }
+
+  writeReserved(token: number, offset: number, reserved: Uint8Array, fua: boolean): void {
+    const length = reserved.length
+    if (length <= PIECE_BYTES_MAX && !this.#full) {
+      this.#writePiece(token, offset, reserved, 0, length, fua)
+      return
+    }
+    this.#splitUp(token, length, (at, size) =>
+      this.#writePiece(token, offset + at, reserved, at, size, fua),
+    )
+  }
+
+  zero(
+    token: number,
+    offset: number,
+    length: number,
+    options: { readonly fua: boolean; readonly keepAllocated: boolean },
+  ): void {
+    if (this.#full) {
+      this.#overflow.push(() => this.zero(token, offset, length, options))
+      return
+    }
+    const piece = this.#take(token, 'zero', offset, length, options.fua)
+    piece.keepAllocated = options.keepAllocated
+    this.#submit(piece)
+  }
+
+  flush(token: number): void {
+    if (this.#full) {
+      this.#overflow.push(() => this.flush(token))
+      return
+    }
+    this.#submit(this.#take(token, 'flush', 0, 0, false))
+  }
+
+  /** A hint; the page cache keeps what is read anyway. */
+  cache(token: number, offset: number, length: number): void {
+    const scratch = new Uint8Array(length)
+    if (this.read(token, offset, length, scratch, 0)) this.#completeSoon(token)
+  }
+
+  blockStatus(
+    offset: number,
+    length: number,
+    extentCountMax: number,
+    done: (error: Errno, extents: readonly BlockStatusExtent[]) => void,
+  ): void {
+    this.#ask({ offset, length, extentCountMax, done })
+  }
+
+  close(): void {
+    if (this.#closed) return
+    this.#closed = true
+    this.#target?.detach(this)
+    this.#target = undefined
+    this.#overflow.length = 0
+    this.#questions.length = 0
+    this.#onClose(this)
+  }
+
+  /** The volume is gone for good: every request fails. */
+  fail(error: Errno): void {
+    this.#target = undefined
+    for (let seq = this.#oldestSeq; seq < this.#nextSeq; seq++) {
+      if (this.#slot(seq).seq === seq) this.pieceDone(seq, error)
+    }
+    for (const question of this.#questions.splice(0)) question.done(error, [])
+  }
+
+  pieceDone(seq: number, error: Errno): void {
+    const piece = this.#slot(seq)
+    if (this.#closed || piece.seq !== seq || piece.operation === 'free') return
+    const token = piece.token
+    this.#free(piece)
+    const split = this.#splits.size === 0 ? undefined : this.#splits.get(token)
+    if (split === undefined) {
+      this.#completion(token, error)
+    } else {
+      if (error !== errno.OK) split.error = error
+      if (--split.remaining === 0) {
+        this.#splits.delete(token)
+        this.#completion(token, split.error)
+      }
+    }
+    if (this.#overflow.length > 0) this.#drainOverflow()
+  }
+
+  pieceReturned(seq: number, payload: Uint8Array | undefined): void {
+    const piece = this.#slot(seq)
+    if (this.#closed || piece.seq !== seq || piece.operation === 'free') return
+    if (piece.operation === 'write' && payload !== undefined) {
+      piece.buffer = payload
+      piece.bufferOffset = 0
+    }
+    assert(piece.operation !== 'write' || piece.buffer !== undefined, 'a returned write has its payload')
+    piece.waiting = true
+  }
+
+  #slot(seq: number): Piece {
+    return this.#pieces[seq % OUTSTANDING_MAX] as Piece
+  }
+
+  get #full(): boolean {
+    return this.#nextSeq - this.#oldestSeq >= OUTSTANDING_MAX || (this.#overflow.length > 0 && !this.#draining)
+  }
+
+  #take(
+    token: number,
+    operation: Piece['operation'],
+    offset: number,
+    length: number,
+    fua: boolean,
+  ): Piece {
+    const seq = this.#nextSeq++
+    const piece = this.#slot(seq)
+    piece.seq = seq
+    piece.token = token
+    piece.operation = operation
+    piece.offset = offset
+    piece.length = length
+    piece.fua = fua
+    piece.waiting = false
+    return piece
+  }
+
+  #free(piece: Piece): void {
+    piece.operation = 'free'
+    piece.buffer = undefined
+    piece.waiting = false
+    while (this.#oldestSeq < this.#nextSeq && this.#slot(this.#oldestSeq).operation === 'free') {
+      this.#oldestSeq++
+    }
+  }
+
+  #writePiece(
+    token: number,
+    offset: number,
+    source: Uint8Array,
+    start: number,
+    length: number,
+    fua: boolean,
+  ): void {
+    const piece = this.#take(token, 'write', offset, length, fua)
+    const target = this.#target
+    if (target !== undefined) {
+      target.write(this, piece.seq, offset, source, start, length, fua)
+    } else {
+      piece.buffer = source.slice(start, start + length)
+      piece.bufferOffset = 0
+      piece.waiting = true
+    }
+  }
+
+  #splitUp(token: number, length: number, submit: (at: number, size: number) => void): void {
+    const count = Math.ceil(length / PIECE_BYTES_MAX)
+    if (count > 1) this.#splits.set(token, { remaining: count, error: errno.OK })
+    for (let at = 0; at < length; at += PIECE_BYTES_MAX) {
+      const size = Math.min(PIECE_BYTES_MAX, length - at)
+      if (this.#full) this.#overflow.push(() => submit(at, size))
+      else submit(at, size)
+    }
+  }
+
+  #submit(piece: Piece): void {
+    const target = this.#target
+    if (target === undefined) {
+      piece.waiting = true
+      return
+    }
+    piece.waiting = false
+    const { seq, offset, length, buffer } = piece
+    switch (piece.operation) {
+      case 'read':
+        assert(buffer !== undefined, 'a read has its target')
+        if (target.read(this, seq, offset, length, buffer, piece.bufferOffset)) this.pieceDone(seq, errno.OK)
+        break
+      case 'write':
+        assert(buffer !== undefined, 'a write has its payload')
+        piece.buffer = undefined
+        target.write(this, seq, offset, buffer, piece.bufferOffset, length, piece.fua)
+        break
+      case 'zero':
+        target.zero(this, seq, offset, length, piece)
+        break
+      case 'flush':
+        target.flush(this, seq)
+        break
+      case 'free':
+        break
+    }
+  }
+
+  #ask(question: StatusQuestion): void {
+    if (this.#target === undefined) {
+      this.#questions.push(question)
+      return
+    }
+    const { offset, length, extentCountMax, done } = question
+    this.#target.blockStatus(offset, length, extentCountMax, (error, extents) => {
+      if (this.#closed) return
+      if (error === -1) this.#questions.push(question)
+      else done(error, extents)
+    })
+  }
+
+  #completeSoon(token: number): void {
+    // `cache` has no seq of its own; a completion must not come inside the call.
+    this.flush(token)
+  }
+
+  #drainOverflow(): void {
+    if (this.#draining) return
+    this.#draining = true
+    while (this.#overflow.length > 0 && this.#nextSeq - this.#oldestSeq < OUTSTANDING_MAX) {
+      this.#overflow.shift()?.()
+    }
+    this.#draining = false
+  }
+}

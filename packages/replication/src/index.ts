@@ -1,0 +1,3 @@
+export * from './election.ts'
+export * from './primary.ts'
+export * from './serving-permission.ts'

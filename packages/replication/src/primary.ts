@@ -1,0 +1,354 @@
+/**
+ * The primary's half of replication: commit, flush and membership of one volume in one epoch.
+ *
+ * Invariants (asserted or by construction):
+ * - I1: `committedLsn` never passes the appended position of any required member, ours included.
+ * - I3: `durableLsn` never passes the durable position of any required member.
+ * - I7: a member stops being required only after the coordinator said that it has left `inSync`; a newcomer
+ *   is required before it is added, and stays so until the outcome is known.
+ * - At most one change of the record is under way.
+ */
+import {
+  assert,
+  type Epoch,
+  type FailureMode,
+  type Instant,
+  type Lsn,
+  lsnMin,
+  type NodeId,
+  type VolumeRecord,
+} from '@holdfast/base'
+
+export interface PrimarySettings {
+  /** A closed connection is forgiven this long while clients wait. */
+  readonly reconnectGraceMs: number
+  /** Nothing heard from a member's node for this long: it is dropped. */
+  readonly memberTimeoutMs: number
+  /** A member's node lives but its acknowledgement does not come: it is dropped. */
+  readonly acknowledgeTimeoutMs: number
+  /** The coordinator can't be asked to drop a dead member for this long: step down. */
+  readonly stuckMs: number
+}
+
+/** What the primary asks of the world. Called synchronously; none may call back in. */
+export interface PrimaryEffects {
+  /** Everything below is committed: apply it and acknowledge. */
+  committed(lsn: Lsn): void
+  /** Everything below is durable on every in-sync member. */
+  durable(lsn: Lsn): void
+  /**
+   * Compare-and-swap the volume's record, tried again until the outcome is certain; whatever it is, the
+   * answer is `recordChanged` with a newer revision.
+   */
+  changeRecord(record: VolumeRecord, expectedModRevision: number): void
+  /** Ask a member for `fdatasync`, so that it can be added. */
+  flushMember(member: NodeId): void
+  stepDown(reason: string): void
+  event(level: 'info' | 'warn' | 'error', message: string, node: NodeId): void
+}
+
+type MemberMode = 'away' | 'catching-up' | 'live'
+
+interface Member {
+  readonly node: NodeId
+  mode: MemberMode
+  appendedLsn: Lsn
+  durableLsn: Lsn
+  required: boolean
+  goneSince: Instant
+  heardAt: Instant
+  /** Since when it owes an acknowledgement; undefined when it owes none. */
+  owesSince: Instant | undefined
+  flushAsked: boolean
+}
+
+interface Change {
+  readonly kind: 'add' | 'drop'
+  readonly nodes: readonly NodeId[]
+  readonly since: Instant
+}
+
+/** In-sync copies below which no write is acknowledged. */
+export function inSyncMinimum(mode: FailureMode, replicaCount: number): number {
+  switch (mode.kind) {
+    case 'hard':
+      return replicaCount
+    case 'threshold':
+      return mode.inSyncMin
+    case 'alwayson':
+      return 1
+  }
+}
+
+export class Primary {
+  readonly self: NodeId
+  readonly epoch: Epoch
+  readonly #settings: PrimarySettings
+  readonly #effects: PrimaryEffects
+  readonly #members = new Map<NodeId, Member>()
+  #record: VolumeRecord
+  #modRevision: number
+  #localAppended: Lsn
+  #localDurable: Lsn
+  #committed: Lsn
+  #durable: Lsn
+  #change: Change | undefined
+  #retire: NodeId | undefined
+
+  constructor(
+    start: {
+      readonly self: NodeId
+      readonly record: VolumeRecord
+      readonly modRevision: number
+      readonly appendedLsn: Lsn
+      readonly durableLsn: Lsn
+      readonly committedLsn: Lsn
+      readonly now: Instant
+    },
+    settings: PrimarySettings,
+    effects: PrimaryEffects,
+  ) {
+    assert(start.record.primary === start.self, 'only the elected node is primary')
+    assert(start.record.inSync.includes(start.self), 'the primary is in sync')
+    this.self = start.self
+    this.epoch = start.record.epoch
+    this.#settings = settings
+    this.#effects = effects
+    this.#record = start.record
+    this.#modRevision = start.modRevision
+    this.#localAppended = start.appendedLsn
+    this.#localDurable = start.durableLsn
+    this.#committed = start.committedLsn
+    this.#durable = lsnMin(start.durableLsn, start.committedLsn)
+    this.#adoptMembers(start.now)
+  }
+
+  get record(): VolumeRecord {
+    return this.#record
+  }
+  get committedLsn(): Lsn {
+    return this.#committed
+  }
+  get durableLsn(): Lsn {
+    return this.#durable
+  }
+  /** False while fewer copies are in sync than the failure mode asks for. */
+  get enoughInSync(): boolean {
+    const { failureMode, replicaCount, inSync } = this.#record
+    return inSync.length >= inSyncMinimum(failureMode, replicaCount)
+  }
+  /** The other members whose acknowledgement a write needs. */
+  *othersInSync(): Generator<NodeId> {
+    for (const member of this.#members.values()) if (member.required) yield member.node
+  }
+  member(node: NodeId): Readonly<Member> | undefined {
+    return this.#members.get(node)
+  }
+
+  /** Our own log is written up to here. */
+  appended(lsn: Lsn): void {
+    this.#localAppended = lsn
+    this.#commit()
+  }
+
+  /** Our own log is durable up to here. */
+  flushed(lsn: Lsn): void {
+    if (lsn > this.#localDurable) this.#localDurable = lsn
+    this.#advanceDurable()
+  }
+
+  /** A member's log agrees with ours below `forkLsn`; batches follow from there. */
+  subscribed(node: NodeId, forkLsn: Lsn, durableLsn: Lsn, now: Instant): void {
+    const member = this.#members.get(node)
+    if (member === undefined) return
+    member.mode = 'catching-up'
+    member.appendedLsn = forkLsn
+    member.durableLsn = lsnMin(durableLsn, forkLsn)
+    member.heardAt = now
+    member.owesSince = undefined
+    member.flushAsked = false
+  }
+
+  /** All earlier batches are sent to the member; it now gets every new one at once. */
+  live(node: NodeId): void {
+    const member = this.#members.get(node)
+    if (member !== undefined && member.mode === 'catching-up') member.mode = 'live'
+  }
+
+  /** The member fell too far behind: it is fed from the log again. */
+  lagging(node: NodeId): void {
+    const member = this.#members.get(node)
+    if (member !== undefined && member.mode === 'live') member.mode = 'catching-up'
+  }
+
+  acknowledged(node: NodeId, appendedLsn: Lsn, durableLsn: Lsn, now: Instant): void {
+    const member = this.#members.get(node)
+    if (member === undefined || member.mode === 'away') return
+    member.heardAt = now
+    if (appendedLsn > member.appendedLsn) {
+      member.appendedLsn = appendedLsn
+      member.owesSince = undefined
+    }
+    if (durableLsn > member.durableLsn) member.durableLsn = durableLsn
+    if (member.required) {
+      this.#commit()
+      this.#advanceDurable()
+    } else if (member.mode === 'live') {
+      this.#considerAdding(member, now)
+    }
+  }
+
+  /** A sign of life of the member's node, whatever volume it was about. */
+  heardFrom(node: NodeId, now: Instant): void {
+    const member = this.#members.get(node)
+    if (member !== undefined) member.heardAt = now
+  }
+
+  gone(node: NodeId, now: Instant): void {
+    const member = this.#members.get(node)
+    if (member === undefined || member.mode === 'away') return
+    member.mode = 'away'
+    member.goneSince = now
+  }
+
+  /** The record as the coordinator has it: seen by watch, read, or the outcome of our own change. */
+  recordChanged(record: VolumeRecord, modRevision: number, now: Instant): void {
+    if (modRevision <= this.#modRevision) return
+    if (record.epoch !== this.epoch || record.primary !== this.self) {
+      this.#effects.stepDown('deposed by a newer epoch')
+      return
+    }
+    assert(record.inSync.includes(this.self), 'the primary was dropped within its own epoch')
+    this.#record = record
+    this.#modRevision = modRevision
+    this.#change = undefined
+    this.#adoptMembers(now)
+    this.#commit()
+    this.#advanceDurable()
+  }
+
+  /** The operator or controller wants a member out of the set. */
+  retire(node: NodeId): void {
+    if (node !== this.self) this.#retire = node
+  }
+
+  tick(now: Instant): void {
+    for (const member of this.#members.values()) {
+      const owes = member.required && member.mode !== 'away' && member.appendedLsn < this.#localAppended
+      if (!owes) member.owesSince = undefined
+      else member.owesSince ??= now
+      if (member.mode === 'live' && !member.required) this.#considerAdding(member, now)
+    }
+    if (this.#change !== undefined) {
+      this.#watchForStuckChange(now)
+      return
+    }
+    this.#dropSilent(now)
+  }
+
+  #watchForStuckChange(now: Instant): void {
+    const change = this.#change
+    if (change?.kind !== 'drop' || this.#committed === this.#localAppended) return
+    if (now - change.since > this.#settings.stuckMs) {
+      this.#effects.stepDown('a member is gone and the coordinator can not be asked to drop it')
+    }
+  }
+
+  #dropSilent(now: Instant): void {
+    const waiting = this.#committed < this.#localAppended
+    const drop: NodeId[] = []
+    for (const member of this.#members.values()) {
+      if (!member.required) continue
+      const reason = this.#reasonToDrop(member, waiting, now)
+      if (reason === undefined) continue
+      this.#effects.event('warn', `dropping a member: ${reason}`, member.node)
+      drop.push(member.node)
+    }
+    if (drop.length === 0) return
+    this.#retire = undefined
+    const inSync = this.#record.inSync.filter((node) => !drop.includes(node))
+    this.#change = { kind: 'drop', nodes: drop, since: now }
+    this.#effects.changeRecord({ ...this.#record, inSync }, this.#modRevision)
+  }
+
+  #reasonToDrop(member: Member, waiting: boolean, now: Instant): string | undefined {
+    const { reconnectGraceMs, memberTimeoutMs, acknowledgeTimeoutMs } = this.#settings
+    if (member.node === this.#retire) return 'retired'
+    if (member.mode === 'away') {
+      const grace = waiting ? reconnectGraceMs : memberTimeoutMs
+      return now - member.goneSince > grace ? 'it is not connected' : undefined
+    }
+    if (now - member.heardAt > memberTimeoutMs) return 'nothing was heard from it'
+    if (member.owesSince !== undefined && now - member.owesSince > acknowledgeTimeoutMs) {
+      return 'it does not acknowledge'
+    }
+    return undefined
+  }
+
+  #considerAdding(member: Member, now: Instant): void {
+    if (this.#change !== undefined || member.node === this.#retire) return
+    if (member.appendedLsn < this.#committed) return
+    // It must hold durably what clients were told is durable everywhere (I3).
+    if (member.durableLsn < this.#durable) {
+      if (!member.flushAsked) this.#effects.flushMember(member.node)
+      member.flushAsked = true
+      return
+    }
+    member.required = true
+    this.#change = { kind: 'add', nodes: [member.node], since: now }
+    const inSync = [...this.#record.inSync, member.node]
+    this.#effects.changeRecord({ ...this.#record, inSync }, this.#modRevision)
+  }
+
+  #adoptMembers(now: Instant): void {
+    for (const node of this.#members.keys()) {
+      if (!this.#record.replicas.includes(node)) this.#members.delete(node)
+    }
+    for (const node of this.#record.replicas) {
+      if (node === this.self) continue
+      let member = this.#members.get(node)
+      if (member === undefined) {
+        const none = 0 as Lsn
+        member = {
+          node,
+          mode: 'away',
+          appendedLsn: none,
+          durableLsn: none,
+          required: false,
+          goneSince: now,
+          heardAt: now,
+          owesSince: undefined,
+          flushAsked: false,
+        }
+        this.#members.set(node, member)
+      }
+      const wasRequired = member.required
+      member.required = this.#record.inSync.includes(node)
+      if (wasRequired !== member.required) {
+        this.#effects.event('info', member.required ? 'in sync' : 'left the in-sync set', node)
+      }
+    }
+  }
+
+  #commit(): void {
+    if (!this.enoughInSync) return
+    let position = this.#localAppended
+    for (const member of this.#members.values()) {
+      if (member.required && member.appendedLsn < position) position = member.appendedLsn
+    }
+    if (position <= this.#committed) return
+    this.#committed = position
+    this.#effects.committed(position)
+  }
+
+  #advanceDurable(): void {
+    let position = lsnMin(this.#localDurable, this.#committed)
+    for (const member of this.#members.values()) {
+      if (member.required && member.durableLsn < position) position = member.durableLsn
+    }
+    if (position <= this.#durable) return
+    this.#durable = position
+    this.#effects.durable(position)
+  }
+}
+
