@@ -34,6 +34,8 @@ export interface VolumeRecord {
   readonly replicas: readonly NodeId[]
   /** Who should stand first: set by a planned move and at creation. */
   readonly successor?: NodeId | undefined
+  /** Who shall leave `inSync` although it is well: the primary drops it and clears this. */
+  readonly retiring?: NodeId | undefined
 }
 
 /** At `primaries/<volume id>`, bound to the lease of the node. */
@@ -41,6 +43,12 @@ export interface PrimaryRecord {
   readonly node: NodeId
   readonly incarnation: Incarnation
   readonly epoch: Epoch
+}
+
+/** At `controller`, bound to the lease of the node. */
+export interface ControllerRecord {
+  readonly node: NodeId
+  readonly incarnation: Incarnation
 }
 
 /** At `nodes/<name>`: stays when the node is down. */

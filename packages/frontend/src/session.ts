@@ -70,7 +70,10 @@ export class FrontendSession implements ExportSession, PieceSink {
   /** Requests that found every slot taken; run in order as slots come free. */
   readonly #overflow: (() => void)[] = []
   readonly #questions: StatusQuestion[] = []
+  readonly #soon: (task: () => void) => void
   #target: VolumeTarget | undefined
+  /** Set once the volume is gone: every later request fails with it. */
+  #failure: Errno = errno.OK
   #nextSeq = 1
   #oldestSeq = 1
   #closed = false
@@ -81,7 +84,9 @@ export class FrontendSession implements ExportSession, PieceSink {
     session: SessionId,
     completion: Completion,
     onClose: (session: FrontendSession) => void,
+    soon: (task: () => void) => void,
   ) {
+    this.#soon = soon
     this.info = info
     this.session = session
     this.#completion = completion
@@ -197,7 +202,7 @@ export class FrontendSession implements ExportSession, PieceSink {
   /** A hint; the page cache keeps what is read anyway. */
   cache(token: number, offset: number, length: number): void {
     const scratch = new Uint8Array(length)
-    if (this.read(token, offset, length, scratch, 0)) this.#completeSoon(token)
+    if (this.read(token, offset, length, scratch, 0)) this.#soon(() => this.#completion(token, errno.OK))
   }
 
   blockStatus(
@@ -222,6 +227,7 @@ export class FrontendSession implements ExportSession, PieceSink {
   /** The volume is gone for good: every request fails. */
   fail(error: Errno): void {
     this.#target = undefined
+    this.#failure = error
     for (let seq = this.#oldestSeq; seq < this.#nextSeq; seq++) {
       if (this.#slot(seq).seq === seq) this.pieceDone(seq, error)
     }
@@ -281,6 +287,7 @@ export class FrontendSession implements ExportSession, PieceSink {
     piece.length = length
     piece.fua = fua
     piece.waiting = false
+    if (this.#failure !== errno.OK) this.#soon(() => this.pieceDone(seq, this.#failure))
     return piece
   }
 
@@ -362,11 +369,6 @@ export class FrontendSession implements ExportSession, PieceSink {
       if (error === -1) this.#questions.push(question)
       else done(error, extents)
     })
-  }
-
-  #completeSoon(token: number): void {
-    // `cache` has no seq of its own; a completion must not come inside the call.
-    this.flush(token)
   }
 
   #drainOverflow(): void {

@@ -266,9 +266,10 @@ export class Primary {
     }
     if (drop.length === 0) return
     this.#retire = undefined
-    const inSync = this.#record.inSync.filter((node) => !drop.includes(node))
+    const { retiring: _, ...record } = this.#record
+    const inSync = record.inSync.filter((node) => !drop.includes(node))
     this.#change = { kind: 'drop', nodes: drop, since: now }
-    this.#effects.changeRecord({ ...this.#record, inSync }, this.#modRevision)
+    this.#effects.changeRecord({ ...record, inSync }, this.#modRevision)
   }
 
   #reasonToDrop(member: Member, waiting: boolean, now: Instant): string | undefined {

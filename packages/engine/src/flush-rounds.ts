@@ -1,0 +1,80 @@
+/**
+ * Flushes in rounds: everybody who waits shares one `fdatasync` per member (I3).
+ *
+ * Invariant: a waiter is answered only when everything below its position is durable on every in-sync
+ * member; a round that began before a waiter came may serve it only if its position lies below the round's.
+ */
+import { type Clock, errno, type Lsn } from '@holdfast/base'
+import type { PieceSink } from '@holdfast/frontend'
+import type { VolumeCounters } from './statistics.ts'
+
+interface Waiter {
+  readonly lsn: Lsn
+  readonly sink: PieceSink
+  readonly seq: number
+  readonly startedAt: number
+}
+
+export interface FlushOwner {
+  /** Asks every member, ourselves included, to make everything below `target` durable. */
+  flushAll(target: Lsn): void
+  durableLsn(): Lsn
+  committedLsn(): Lsn
+}
+
+export class FlushRounds {
+  readonly #counters: VolumeCounters
+  readonly #clock: Clock
+  readonly #owner: FlushOwner
+  #waiters: Waiter[] = []
+  #roundTarget: Lsn | undefined
+  #roundStartedAt = 0
+
+  constructor(counters: VolumeCounters, clock: Clock, owner: FlushOwner) {
+    this.#counters = counters
+    this.#clock = clock
+    this.#owner = owner
+  }
+
+  /** Answers once everything below `position` is durable everywhere. Begin with `run`. */
+  wait(position: Lsn, sink: PieceSink, seq: number): void {
+    this.#waiters.push({ lsn: position, sink, seq, startedAt: this.#clock.now() })
+  }
+
+  /** Answers who can be answered and starts a round if somebody still waits. */
+  run(): void {
+    if (this.#waiters.length === 0) return
+    this.#answer(this.#owner.durableLsn())
+    if (this.#waiters.length === 0 || this.#roundTarget !== undefined) return
+    this.#roundTarget = this.#owner.committedLsn()
+    this.#roundStartedAt = this.#clock.now()
+    this.#owner.flushAll(this.#roundTarget)
+  }
+
+  durable(position: Lsn): void {
+    if (this.#roundTarget !== undefined && position >= this.#roundTarget) this.#roundTarget = undefined
+    this.run()
+  }
+
+  /** True when a round lasts so long that a member may never have heard of it. */
+  retry(): boolean {
+    if (this.#roundTarget === undefined || this.#clock.now() - this.#roundStartedAt < 500) return false
+    this.#roundStartedAt = this.#clock.now()
+    return true
+  }
+
+  returnAll(): void {
+    for (const { sink, seq } of this.#waiters.splice(0)) sink.pieceReturned(seq, undefined)
+  }
+
+  #answer(durable: Lsn): void {
+    const left: Waiter[] = []
+    const ready: Waiter[] = []
+    for (const waiter of this.#waiters) (waiter.lsn <= durable ? ready : left).push(waiter)
+    this.#waiters = left
+    for (const { sink, seq, startedAt } of ready) {
+      this.#counters.flush.add(0, this.#clock.now() - startedAt)
+      sink.pieceDone(seq, errno.OK)
+    }
+  }
+}

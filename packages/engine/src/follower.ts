@@ -1,0 +1,275 @@
+/**
+ * The secondary of one volume under one primary: same bytes, same position.
+ *
+ * Invariants:
+ * - I4: nothing of another epoch than `scope.epoch` is taken, and nothing at all after `close`.
+ * - An acknowledgement says only what is written (or durable) here.
+ * - Messages are worked off one at a time, in order.
+ */
+import { type Lsn, lsn, lsnMin } from '@holdfast/base'
+import type { RebuildTarget, ReplicaLog } from '@holdfast/volume-log'
+import type { AppendMessage, PeerMessage, RebuildMessage, VolumeEpoch } from '@holdfast/wire'
+import type { NodeContext } from './context.ts'
+import type { Link } from './peer-table.ts'
+
+export interface FollowerOwner {
+  /** This copy can't go on: full disk (tried again later) or a broken one. */
+  troubled(kind: 'no-space' | 'failed', reason: string): void
+}
+
+type Phase =
+  | { readonly kind: 'subscribing' }
+  | { readonly kind: 'following' }
+  | { readonly kind: 'rebuilding'; readonly target: RebuildTarget; receivedBytes: number }
+  | { readonly kind: 'ended' }
+
+/** Messages that wait here before the link is given up as hopelessly behind. */
+const QUEUE_MAX = 4096
+
+export class Follower {
+  readonly scope: VolumeEpoch
+  readonly link: Link
+  readonly #context: NodeContext
+  readonly #log: ReplicaLog
+  readonly #owner: FollowerOwner
+  readonly #queue: PeerMessage[] = []
+  readonly #checkpoint: Uint8Array[] = []
+  #phase: Phase = { kind: 'subscribing' }
+  #busy = false
+  #ackScheduled = false
+  #committedTarget: Lsn = lsn(0)
+  /** Reached once: what was missing after an unclean host stop is here again. */
+  #caughtUpLsn: Lsn | undefined
+
+  constructor(
+    context: NodeContext,
+    log: ReplicaLog,
+    scope: VolumeEpoch,
+    link: Link,
+    owner: FollowerOwner,
+  ) {
+    this.#context = context
+    this.#log = log
+    this.scope = scope
+    this.link = link
+    this.#owner = owner
+    const { appendedLsn, committedLsn, durableLsn, epochTable, lastHeaderCrc } = log
+    const segments = log.fullSegmentsBelow(appendedLsn)
+    const positions = { appendedLsn, committedLsn, durableLsn }
+    link.send({ type: 'subscribe', ...scope, ...positions, epochTable, segments, lastHeaderCrc })
+  }
+
+  get phase(): Phase['kind'] {
+    return this.#phase.kind
+  }
+
+  /** True while an operation on the log is under way, also after `close`. */
+  get busy(): boolean {
+    return this.#busy
+  }
+
+  message(message: PeerMessage): void {
+    if (this.#phase.kind === 'ended') return
+    if (this.#queue.length >= QUEUE_MAX) {
+      this.link.close('too far behind')
+      return
+    }
+    this.#queue.push(message)
+    this.#work()
+  }
+
+  /** No message counts from now on. */
+  close(): void {
+    if (this.#phase.kind === 'rebuilding') this.#phase.target.abort()
+    this.#phase = { kind: 'ended' }
+    this.#queue.length = 0
+  }
+
+  #work(): void {
+    while (!this.#busy && this.#queue.length > 0) {
+      const message = this.#queue.shift()
+      if (message !== undefined) this.#take(message)
+    }
+  }
+
+  #later(): () => void {
+    this.#busy = true
+    return () => {
+      this.#busy = false
+      if (this.#phase.kind !== 'ended') this.#work()
+    }
+  }
+
+  #take(message: PeerMessage): void {
+    switch (message.type) {
+      case 'accepted':
+        this.#truncate(message.forkLsn)
+        break
+      case 'append':
+        this.#append(message)
+        break
+      case 'commit':
+        this.#commit(message.committedLsn)
+        break
+      case 'flush':
+        this.#flush()
+        break
+      case 'rebuild':
+        this.#beginRebuild(message)
+        break
+      case 'segment-data':
+        this.#segmentData(message.segment, message.offsetBytes, message.payload)
+        break
+      case 'checkpoint-data':
+        this.#checkpoint.push(...message.payload)
+        if (message.last) this.#install()
+        break
+      default:
+        break
+    }
+  }
+
+  #truncate(forkLsn: Lsn): void {
+    if (forkLsn < this.#log.committedLsn) {
+      // Whoever asks for that has lost data itself: its fault, not ours.
+      this.#fail('failed', `the primary asks to cut committed batches (fork at ${forkLsn})`)
+      return
+    }
+    const done = this.#later()
+    this.#log.truncateTo(forkLsn, (error) => {
+      if (this.#phase.kind !== 'ended') {
+        if (error !== undefined) this.#fail('failed', `the tail can't be cut: ${error.kind}`)
+        else this.#phase = { kind: 'following' }
+        this.#acknowledgeSoon()
+      }
+      done()
+    })
+  }
+
+  #append(message: AppendMessage): void {
+    if (this.#phase.kind !== 'following') return
+    const done = this.#later()
+    this.#log.appendRaw(message.payload, message.lsn, (error) => {
+      if (this.#phase.kind === 'ended') {
+        done()
+        return
+      }
+      if (error !== undefined) {
+        const kind = error.kind === 'no-space' ? 'no-space' : 'failed'
+        this.#fail(kind, `a batch can't be appended: ${error.kind} ${error.message}`)
+      } else {
+        this.#commit(message.committedLsn)
+        this.#acknowledgeSoon()
+      }
+      done()
+    })
+  }
+
+  #commit(position: Lsn): void {
+    if (this.#phase.kind !== 'following') return
+    if (position > this.#committedTarget) this.#committedTarget = position
+    this.#caughtUpLsn ??= position
+    const reached = lsnMin(this.#committedTarget, this.#log.appendedLsn)
+    if (reached > this.#log.committedLsn) this.#log.commitTo(reached)
+    if (this.#log.suspect && this.#log.appendedLsn >= this.#caughtUpLsn) this.#log.clearSuspect()
+  }
+
+  #flush(): void {
+    this.#log.flush((error) => {
+      if (this.#phase.kind === 'ended') return
+      if (error !== undefined) this.#fail('failed', `the log can't be flushed: ${error.message}`)
+      else this.#acknowledge()
+    })
+  }
+
+  #acknowledgeSoon(): void {
+    if (this.#ackScheduled) return
+    this.#ackScheduled = true
+    this.#context.scheduler.soon(() => {
+      this.#ackScheduled = false
+      if (this.#phase.kind === 'following') this.#acknowledge()
+    })
+  }
+
+  #acknowledge(): void {
+    const { appendedLsn, durableLsn } = this.#log
+    this.link.send({ type: 'ack', ...this.scope, appendedLsn, durableLsn })
+  }
+
+  #beginRebuild(message: RebuildMessage): void {
+    const { appendedLsn } = this.#log
+    this.#context.events.event('info', 'rebuilding this copy', {
+      ...this.scope,
+      from: appendedLsn,
+      bytes: message.totalBytes,
+    })
+    const sent = new Set(message.segments)
+    const keep = message.needed.filter((segment) => !sent.has(segment))
+    const target = this.#log.beginRebuild(keep, message.needed)
+    this.#checkpoint.length = 0
+    this.#phase = { kind: 'rebuilding', target, receivedBytes: 0 }
+  }
+
+  #segmentData(segment: number, offsetBytes: number, payload: readonly Uint8Array[]): void {
+    const phase = this.#phase
+    if (phase.kind !== 'rebuilding') return
+    const done = this.#later()
+    const bytes = joined(payload)
+    phase.target.writeSegment(segment, offsetBytes, bytes, (error) => {
+      if (this.#phase !== phase) {
+        done()
+        return
+      }
+      if (error !== undefined) {
+        this.#fail(error.kind === 'no-space' ? 'no-space' : 'failed', `rebuild: ${error.message}`)
+      } else {
+        phase.receivedBytes += bytes.length
+        this.#progress(phase.receivedBytes, false)
+      }
+      done()
+    })
+  }
+
+  #install(): void {
+    const phase = this.#phase
+    if (phase.kind !== 'rebuilding') return
+    const done = this.#later()
+    phase.target.install(joined(this.#checkpoint.splice(0)), (error) => {
+      if (this.#phase !== phase) {
+        done()
+        return
+      }
+      if (error !== undefined) {
+        this.#fail('failed', `the checkpoint can't be installed: ${error.message}`)
+      } else {
+        this.#phase = { kind: 'following' }
+        this.#committedTarget = this.#log.committedLsn
+        this.#progress(phase.receivedBytes, true)
+        this.#acknowledge()
+      }
+      done()
+    })
+  }
+
+  #progress(receivedBytes: number, installed: boolean): void {
+    this.link.send({ type: 'rebuild-progress', ...this.scope, receivedBytes, installed })
+  }
+
+  #fail(kind: 'no-space' | 'failed', reason: string): void {
+    const refusal = kind === 'no-space' ? 'no-space' : 'damaged'
+    this.link.send({ type: 'refused', ...this.scope, reason: refusal })
+    this.close()
+    this.#owner.troubled(kind, reason)
+  }
+}
+
+function joined(parts: readonly Uint8Array[]): Uint8Array {
+  if (parts.length === 1 && parts[0] !== undefined) return parts[0]
+  const bytes = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0))
+  let at = 0
+  for (const part of parts) {
+    bytes.set(part, at)
+    at += part.length
+  }
+  return bytes
+}

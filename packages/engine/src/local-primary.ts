@@ -1,0 +1,843 @@
+/**
+ * The primary of one volume in one epoch: requests in, batches to the log and to the members, answers out.
+ *
+ * The hot path. One batch per turn of the event loop gathers every write that came in it; it is
+ * sent to the members and appended here at the end of the turn, and its requests are answered when it commits.
+ *
+ * Invariants:
+ * - Mutations reach the log in the order in which they came.
+ * - I1, I3: by `Primary`. I2: reads see the committed block map only. I8: no read is answered
+ *   after `#permission` ran out.
+ * - After `close` no request is answered with success; each is returned to its session.
+ */
+import {
+  type BlockStatusExtent,
+  BLOCK_BYTES,
+  BLOCK_SHIFT,
+  type Errno,
+  errno,
+  type Instant,
+  instant,
+  type Lsn,
+  lsn,
+  type NodeId,
+  type VolumeRecord,
+} from '@holdfast/base'
+import { PIECE_BYTES_MAX, type PieceSink, type VolumeTarget } from '@holdfast/frontend'
+import { Primary, ServingPermission } from '@holdfast/replication'
+import type { Batch, ReplicaLog } from '@holdfast/volume-log'
+import type { SubscribeMessage, VolumeEpoch } from '@holdfast/wire'
+import type { NodeContext } from './context.ts'
+import { FlushRounds } from './flush-rounds.ts'
+import { type BatchRequests, InFlight } from './in-flight.ts'
+import { type FeedOwner, MemberFeed } from './member-feed.ts'
+import type { Link } from './peer-table.ts'
+import { RepairDesk } from './repair-desk.ts'
+import type { VolumeCounters } from './statistics.ts'
+
+/** Payload blocks of the batch that gathers small writes. */
+const TURN_BATCH_BLOCKS = 128
+/** Writes at least this large make a batch of their own, without a copy. */
+const OWN_BATCH_BYTES = 64 * 1024
+
+export interface LocalPrimaryOwner {
+  changeRecord(record: VolumeRecord, expectedModRevision: number): void
+  /** The role ends; the log stays. */
+  steppedDown(reason: string): void
+  /** The local disk failed: this copy is out. */
+  failed(reason: string): void
+}
+
+export class LocalPrimary implements VolumeTarget, FeedOwner {
+  readonly scope: VolumeEpoch
+  readonly log: ReplicaLog
+  readonly inFlight = new InFlight()
+  readonly machine: Primary
+  readonly permission = new ServingPermission()
+  readonly #context: NodeContext
+  readonly #owner: LocalPrimaryOwner
+  readonly #counters: VolumeCounters
+  readonly #feeds = new Map<NodeId, MemberFeed>()
+  readonly #flushes: FlushRounds
+  readonly #repairs: RepairDesk
+  #batch: Batch | undefined
+  #requests: BatchRequests | undefined
+  #turnScheduled = false
+  readonly #reserved = new Map<Uint8Array, Batch>()
+  /** Mutations that must wait: for room, for an unaligned write before them, for the epoch to begin. */
+  #queue: Queued[] = []
+  #blockedBy: 'nothing' | 'start' | 'room' | 'unaligned' | 'hand-over' = 'start'
+  readonly #failures: { sink: PieceSink; seq: number; error: Errno }[] = []
+  readonly #lateWaiters: { lsn: Lsn; sink: PieceSink; seq: number }[] = []
+  #waitingReads: WaitingRead[] = []
+  #serving = false
+  #servingFromLsn: Lsn = lsn(0)
+  #servingUntil: Instant = instant(Number.NEGATIVE_INFINITY)
+  #closed = false
+  #tooFewSince: Instant | undefined
+  #announcedCommit: Lsn = lsn(0)
+  #relocating = false
+
+  constructor(
+    context: NodeContext,
+    log: ReplicaLog,
+    record: VolumeRecord,
+    modRevision: number,
+    owner: LocalPrimaryOwner,
+  ) {
+    this.#context = context
+    this.log = log
+    this.#owner = owner
+    this.scope = { volume: record.id, epoch: record.epoch }
+    this.#counters = context.statistics.volume(`${record.namespace}/${record.name}`)
+    const { appendedLsn, durableLsn, committedLsn } = log
+    const self = context.self.node
+    const now = context.clock.now()
+    this.machine = new Primary(
+      { self, record, modRevision, appendedLsn, durableLsn, committedLsn, now },
+      context.times.primary,
+      {
+        committed: (position) => this.#committed(position),
+        durable: (position) => this.#flushes.durable(position),
+        changeRecord: (changed, revision) => owner.changeRecord(changed, revision),
+        flushMember: (node) => this.#sendFlush(node, this.log.appendedLsn),
+        stepDown: (reason) => context.scheduler.soon(() => owner.steppedDown(reason)),
+        event: (level, message, node) => {
+          if (message.startsWith('dropping')) context.statistics.membersDropped++
+          if (message === 'in sync') context.statistics.membersAdded++
+          context.events.event(level, message, { volume: record.name, epoch: record.epoch, node })
+        },
+      },
+    )
+    this.#flushes = new FlushRounds(this.#counters, context.clock, {
+      flushAll: (target) => this.#flushAll(target),
+      durableLsn: () => this.machine.durableLsn,
+      committedLsn: () => this.machine.committedLsn,
+    })
+    this.#repairs = new RepairDesk(context, this.scope, log, () => this.#repairLinks())
+  }
+
+  readonly windowBytes = 16 * 1024 * 1024
+
+  /** Begins the reign: the `epoch` record, whose commit opens the volume (I6). */
+  start(): void {
+    const batch = this.log.newBatch(0)
+    batch.addEpoch(this.scope.epoch)
+    this.#sealAndSend(batch, this.inFlight.takeRequests())
+    this.#servingFromLsn = this.log.appendedLsn
+  }
+
+  get serving(): boolean {
+    return this.#serving && !this.#closed
+  }
+
+  committedLsn(): Lsn {
+    return this.machine.committedLsn
+  }
+
+  feed(node: NodeId): MemberFeed | undefined {
+    return this.#feeds.get(node)
+  }
+
+  // --- requests
+
+  read(
+    sink: PieceSink,
+    seq: number,
+    offset: number,
+    length: number,
+    target: Uint8Array,
+    targetOffset: number,
+  ): boolean {
+    const now = this.#context.clock.now()
+    if (this.#serving && now < this.#servingUntil && !this.#closed) {
+      if (this.log.tryRead(offset, length, target, targetOffset)) {
+        const counter = this.#counters.read
+        counter.add(length, this.#context.clock.now() - now)
+        return true
+      }
+      this.#readSlowly({ sink, seq, offset, length, target, targetOffset, startedAt: now })
+      return false
+    }
+    this.#waitingReads.push({ sink, seq, offset, length, target, targetOffset, startedAt: now })
+    if (this.#closed) this.#context.scheduler.soon(() => this.#returnReads())
+    return false
+  }
+
+  write(
+    sink: PieceSink,
+    seq: number,
+    offset: number,
+    source: Uint8Array,
+    sourceStart: number,
+    length: number,
+    fua: boolean,
+  ): void {
+    if (this.#blockedBy !== 'nothing' || this.#closed) {
+      const payload = source.slice(sourceStart, sourceStart + length)
+      this.#wait({ kind: 'write', sink, seq, offset, length, fua, payload })
+      this.unreserve(source)
+      return
+    }
+    if (this.#alreadyApplied(sink, seq)) return
+    if (((offset | length) & (BLOCK_BYTES - 1)) !== 0) {
+      this.#writeUnaligned(sink, seq, offset, source.slice(sourceStart, sourceStart + length), fua)
+      return
+    }
+    const startedAt = this.#context.clock.now()
+    const blockCount = length >>> BLOCK_SHIFT
+    const logicalBlock = offset / BLOCK_BYTES
+    if (length >= OWN_BATCH_BYTES) {
+      this.#writeOwnBatch(sink, seq, logicalBlock, blockCount, source, sourceStart, fua, startedAt)
+      return
+    }
+    const batch = this.#room(1, blockCount)
+    if (batch === undefined) {
+      const payload = source.slice(sourceStart, sourceStart + length)
+      this.#wait({ kind: 'write', sink, seq, offset, length, fua, payload })
+      return
+    }
+    const start = batch.addWrite(sink.session, seq, logicalBlock, blockCount)
+    batch.buffer.set(source.subarray(sourceStart, sourceStart + length), start)
+    this.#requests?.add(sink, seq, start, length, fua, startedAt)
+  }
+
+  zero(
+    sink: PieceSink,
+    seq: number,
+    offset: number,
+    length: number,
+    options: { readonly fua: boolean; readonly keepAllocated: boolean },
+  ): void {
+    const { fua } = options
+    if (this.#blockedBy !== 'nothing' || this.#closed) {
+      this.#wait({ kind: 'zero', sink, seq, offset, length, fua, payload: undefined })
+      return
+    }
+    if (this.#alreadyApplied(sink, seq)) return
+    const first = Math.ceil(offset / BLOCK_BYTES)
+    const end = Math.floor((offset + length) / BLOCK_BYTES)
+    const aligned = first * BLOCK_BYTES === offset && end * BLOCK_BYTES === offset + length
+    if (!aligned && end - first < 1) {
+      this.#writeUnaligned(sink, seq, offset, new Uint8Array(length), fua)
+      return
+    }
+    if (!aligned) {
+      this.#zeroUnaligned(sink, seq, offset, length, fua)
+      return
+    }
+    const startedAt = this.#context.clock.now()
+    const batch = this.#room(1, 0)
+    if (batch === undefined) {
+      this.#wait({ kind: 'zero', sink, seq, offset, length, fua, payload: undefined })
+      return
+    }
+    batch.addZero(sink.session, seq, first, end - first)
+    this.#requests?.add(sink, seq, -1, length, fua, startedAt)
+  }
+
+  flush(sink: PieceSink, seq: number): void {
+    if (this.#closed) {
+      this.#context.scheduler.soon(() => sink.pieceReturned(seq, undefined))
+      return
+    }
+    this.#flushes.wait(this.machine.committedLsn, sink, seq)
+    this.#scheduleTurn()
+  }
+
+  blockStatus(
+    offset: number,
+    length: number,
+    extentCountMax: number,
+    done: (error: Errno | -1, extents: readonly BlockStatusExtent[]) => void,
+  ): void {
+    this.#context.scheduler.soon(() => {
+      if (!this.serving || this.#context.clock.now() >= this.#servingUntil) done(-1, [])
+      else done(errno.OK, this.log.blockStatus(offset, length, extentCountMax))
+    })
+  }
+
+  reserve(length: number): Uint8Array {
+    if (length % BLOCK_BYTES !== 0 || length < OWN_BATCH_BYTES || length > PIECE_BYTES_MAX) {
+      return new Uint8Array(length)
+    }
+    const batch = this.log.newBatch(length / BLOCK_BYTES)
+    const view = batch.buffer.subarray(BLOCK_BYTES, BLOCK_BYTES + length)
+    this.#reserved.set(view, batch)
+    return view
+  }
+
+  unreserve(reserved: Uint8Array): void {
+    this.#reserved.get(reserved)?.release()
+    this.#reserved.delete(reserved)
+  }
+
+  detach(sink: PieceSink): void {
+    this.#waitingReads = this.#waitingReads.filter((read) => read.sink !== sink)
+  }
+
+  // --- members
+
+  /** A replica asks to follow. */
+  subscribe(link: Link, message: SubscribeMessage): void {
+    const { record } = this.machine
+    const refuse = (reason: 'not-a-replica' | 'stale-epoch'): void =>
+      link.send({ type: 'refused', ...this.scope, reason })
+    if (!record.replicas.includes(link.node)) return refuse('not-a-replica')
+    if (message.epoch !== this.scope.epoch) return refuse('stale-epoch')
+    this.#feeds.get(link.node)?.end()
+    const fork = this.log.forkPoint(message.epochTable, message.appendedLsn)
+    this.machine.subscribed(link.node, fork, message.durableLsn, this.#context.clock.now())
+    const feed = new MemberFeed(this, link, fork)
+    this.#feeds.set(link.node, feed)
+    feed.start(message)
+  }
+
+  acknowledged(link: Link, appendedLsn: Lsn, durableLsn: Lsn): void {
+    const feed = this.#feeds.get(link.node)
+    if (feed === undefined || feed.link !== link || this.#closed) return
+    this.machine.acknowledged(link.node, appendedLsn, durableLsn, this.#context.clock.now())
+    feed.acknowledged(appendedLsn)
+  }
+
+  rebuildProgress(link: Link, receivedBytes: number, installed: boolean): void {
+    const feed = this.#feeds.get(link.node)
+    if (feed?.link !== link) return
+    this.machine.heardFrom(link.node, this.#context.clock.now())
+    feed.rebuildProgress(receivedBytes, installed)
+  }
+
+  linkClosed(link: Link): void {
+    const feed = this.#feeds.get(link.node)
+    if (feed?.link === link) this.#endFeed(feed)
+    this.#repairs.linkClosed(link)
+  }
+
+  granted(node: NodeId, until: Instant): void {
+    this.permission.granted(node, until)
+    this.machine.heardFrom(node, this.#context.clock.now())
+    this.#renewPermission()
+  }
+
+  leaseValid(until: Instant): void {
+    this.permission.leaseValid(until)
+    this.#renewPermission()
+  }
+
+  get repairs(): RepairDesk {
+    return this.#repairs
+  }
+
+  feedLive(node: NodeId): void {
+    this.machine.live(node)
+  }
+  feedLagging(node: NodeId): void {
+    this.machine.lagging(node)
+  }
+  feedFailed(node: NodeId, reason: string): void {
+    this.#context.events.event('warn', `a member can't be fed: ${reason}`, { ...this.scope, node })
+    const feed = this.#feeds.get(node)
+    if (feed !== undefined) {
+      feed.link.send({ type: 'refused', ...this.scope, reason: 'stale-epoch' })
+      this.#endFeed(feed)
+    }
+  }
+
+  // --- time and end
+
+  tick(): void {
+    if (this.#closed) return
+    const now = this.#context.clock.now()
+    this.machine.tick(now)
+    this.#renewPermission()
+    for (const feed of this.#feeds.values()) feed.pump()
+    if (this.#flushes.retry()) {
+      for (const feed of this.#feeds.values()) this.#sendFlush(feed.node, this.log.appendedLsn)
+    }
+    if (this.#announcedCommit < this.machine.committedLsn) {
+      this.#announcedCommit = this.machine.committedLsn
+      for (const feed of this.#feeds.values()) feed.committed(this.machine.committedLsn)
+    }
+    this.#failWritesForWantOfCopies(now)
+    if (this.#serving && this.#blockedBy === 'nothing') this.#compact()
+    this.log.maintenance()
+  }
+
+  recordChanged(record: VolumeRecord, modRevision: number): void {
+    this.machine.recordChanged(record, modRevision, this.#context.clock.now())
+    for (const [node, feed] of this.#feeds) {
+      if (!record.replicas.includes(node)) this.#endFeed(feed)
+    }
+    this.#renewPermission()
+  }
+
+  /** Stops admitting mutations, for a planned move. `ready` once all is committed on `successor`. */
+  quiesce(): void {
+    if (this.#blockedBy === 'nothing') this.#blockedBy = 'hand-over'
+    this.#endTurn()
+  }
+
+  /** Answers no read any more; they wait. Undone by `resume`. */
+  stopServing(): void {
+    this.#serving = false
+  }
+
+  get quiescent(): boolean {
+    return this.#blockedBy === 'hand-over' && this.inFlight.empty && this.#batch === undefined
+  }
+
+  /** The planned move is off. */
+  resume(): void {
+    if (this.#closed) return
+    this.#serving = true
+    this.#renewPermission()
+    if (this.#blockedBy === 'hand-over') this.#unblock()
+  }
+
+  /** A member says that it can't go on. */
+  memberRefused(link: Link, reason: string): void {
+    const feed = this.#feeds.get(link.node)
+    if (feed?.link !== link) return
+    const { volume, epoch } = this.scope
+    this.#context.events.event('warn', `a member gave up: ${reason}`, { volume, epoch, node: link.node })
+    this.#endFeed(feed)
+  }
+
+  /** Ends the reign: every unanswered request is returned to its session. */
+  close(): void {
+    if (this.#closed) return
+    this.#closed = true
+    this.#serving = false
+    for (const feed of this.#feeds.values()) feed.end()
+    this.#feeds.clear()
+    const batch = this.#batch
+    const requests = this.#requests
+    this.#batch = undefined
+    this.#requests = undefined
+    this.#context.scheduler.soon(() => {
+      for (let entry = this.inFlight.shift(); entry !== undefined; entry = this.inFlight.shift()) {
+        returnRequests(entry.batch, entry.requests)
+        entry.batch.release()
+      }
+      if (batch !== undefined && requests !== undefined) returnRequests(batch, requests)
+      batch?.release()
+      for (const waiter of this.#lateWaiters.splice(0)) waiter.sink.pieceReturned(waiter.seq, undefined)
+      this.#flushes.returnAll()
+      this.#returnReads()
+      for (const queued of this.#queue.splice(0)) queued.sink.pieceReturned(queued.seq, queued.payload)
+      this.#repairs.close()
+    })
+  }
+
+  // --- inside
+
+  #writeOwnBatch(
+    sink: PieceSink,
+    seq: number,
+    logicalBlock: number,
+    blockCount: number,
+    source: Uint8Array,
+    sourceStart: number,
+    fua: boolean,
+    startedAt: number,
+  ): void {
+    const length = blockCount * BLOCK_BYTES
+    this.#sealTurnBatch()
+    if (!this.#mayAppend()) {
+      const payload = source.slice(sourceStart, sourceStart + length)
+      this.unreserve(source)
+      const offset = logicalBlock * BLOCK_BYTES
+      this.#wait({ kind: 'write', sink, seq, offset, length, fua, payload })
+      return
+    }
+    const reserved = this.#reserved.get(source)
+    const batch = reserved ?? this.log.newBatch(blockCount)
+    const start = batch.addWrite(sink.session, seq, logicalBlock, blockCount)
+    if (reserved === undefined) {
+      batch.buffer.set(source.subarray(sourceStart, sourceStart + length), start)
+    } else {
+      this.#reserved.delete(source)
+    }
+    const requests = this.inFlight.takeRequests()
+    requests.add(sink, seq, start, length, fua, startedAt)
+    this.#sealAndSend(batch, requests)
+  }
+
+  /** The turn's batch with room for that much, or undefined when mutations must wait. */
+  #room(records: number, blocks: number): Batch | undefined {
+    let batch = this.#batch
+    if (batch !== undefined && batch.fits(records, blocks)) return batch
+    if (batch !== undefined) this.#sealTurnBatch()
+    if (!this.#mayAppend()) return undefined
+    batch = this.log.newBatch(TURN_BATCH_BLOCKS)
+    this.#batch = batch
+    this.#requests = this.inFlight.takeRequests()
+    this.#scheduleTurn()
+    return batch
+  }
+
+  #mayAppend(): boolean {
+    const room = this.log.canAppend()
+    if (room === 'yes') return true
+    this.#blockedBy = 'room'
+    if (room === 'opening') {
+      this.log.onRoom(() => {
+        if (this.#blockedBy === 'room') this.#unblock()
+      })
+    } else {
+      // Whoever waits is told at the end of the turn; the next request asks for room again.
+      this.#context.scheduler.soon(() => this.#failForSpace())
+    }
+    return false
+  }
+
+  #failForSpace(): void {
+    if (this.#blockedBy !== 'room' || this.#closed) return
+    const { volume } = this.scope
+    this.#context.events.event('error', 'no space for the log: writes get ENOSPC', { volume })
+    for (const queued of this.#queue.splice(0)) queued.sink.pieceDone(queued.seq, errno.ENOSPC)
+    this.#blockedBy = 'nothing'
+  }
+
+  #wait(queued: Queued): void {
+    this.#queue.push(queued)
+    if (this.#closed) {
+      this.#context.scheduler.soon(() => {
+        for (const left of this.#queue.splice(0)) left.sink.pieceReturned(left.seq, left.payload)
+      })
+    }
+  }
+
+  #unblock(): void {
+    this.#blockedBy = 'nothing'
+    const queue = this.#queue
+    this.#queue = []
+    for (const { kind, sink, seq, offset, length, fua, payload } of queue) {
+      if (kind === 'zero') this.zero(sink, seq, offset, length, { fua, keepAllocated: false })
+      else if (payload !== undefined) this.write(sink, seq, offset, payload, 0, length, fua)
+    }
+  }
+
+  #alreadyApplied(sink: PieceSink, seq: number): boolean {
+    const applied = this.log.isApplied(sink.session, seq)
+    if (applied === undefined) return false
+    this.#lateWaiters.push({ lsn: applied, sink, seq })
+    this.#scheduleTurn()
+    return true
+  }
+
+  /** Read-modify-write of the blocks at the edges; mutations behind it wait if they must be read from disk. */
+  #writeUnaligned(
+    sink: PieceSink,
+    seq: number,
+    offset: number,
+    payload: Uint8Array,
+    fua: boolean,
+  ): void {
+    const { length } = payload
+    const first = Math.floor(offset / BLOCK_BYTES)
+    const end = Math.ceil((offset + length) / BLOCK_BYTES)
+    // The newest version of an edge block may lie in the batch that is being filled.
+    this.#sealTurnBatch()
+    const blockBytes = new Uint8Array((end - first) * BLOCK_BYTES)
+    const lastAt = (end - first - 1) * BLOCK_BYTES
+    const headCut = offset % BLOCK_BYTES !== 0 || end - first === 1
+    const tailCut = (offset + length) % BLOCK_BYTES !== 0 && end - first > 1
+    const append = (): void => {
+      blockBytes.set(payload, offset - first * BLOCK_BYTES)
+      const batch = this.#room(1, end - first)
+      if (batch === undefined) {
+        this.#queue.unshift({ kind: 'write', sink, seq, offset, length, fua, payload })
+        return
+      }
+      const start = batch.addWrite(sink.session, seq, first, end - first)
+      batch.buffer.set(blockBytes, start)
+      const requests = this.#requests
+      requests?.originals.set(requests.count, payload)
+      requests?.add(sink, seq, -1, length, fua, this.#context.clock.now())
+      this.#sealTurnBatch()
+    }
+    const headHere = !headCut || this.log.readLatest(first, blockBytes, 0)
+    const tailHere = !tailCut || this.log.readLatest(end - 1, blockBytes, lastAt)
+    if (headHere && tailHere) {
+      append()
+      return
+    }
+    this.#blockedBy = 'unaligned'
+    const failed = (): void => {
+      this.#failures.push({ sink, seq, error: errno.EIO })
+      this.#scheduleTurn()
+      if (this.#blockedBy === 'unaligned') this.#unblock()
+    }
+    const finish = (): void => {
+      if (this.#closed) {
+        sink.pieceReturned(seq, payload)
+        return
+      }
+      this.#blockedBy = 'nothing'
+      append()
+      if (this.#blockedBy === 'nothing') this.#unblock()
+    }
+    const readTail = (): void => {
+      if (!tailCut) finish()
+      else this.#repairs.readLatest(end - 1, blockBytes, lastAt, (ok) => (ok ? finish() : failed()))
+    }
+    if (!headCut) readTail()
+    else this.#repairs.readLatest(first, blockBytes, 0, (ok) => (ok ? readTail() : failed()))
+  }
+
+  /** Edges by read-modify-write under no number of their own, then the middle under the piece's. */
+  #zeroUnaligned(sink: PieceSink, seq: number, offset: number, length: number, fua: boolean): void {
+    const firstWhole = Math.ceil(offset / BLOCK_BYTES) * BLOCK_BYTES
+    const endWhole = Math.floor((offset + length) / BLOCK_BYTES) * BLOCK_BYTES
+    const options = { fua, keepAllocated: false }
+    const parts: (() => void)[] = []
+    const edge = new EdgeSink(sink, seq, () => parts.shift()?.())
+    const head = firstWhole - offset
+    const tail = offset + length - endWhole
+    if (head > 0) parts.push(() => this.write(edge, 0, offset, new Uint8Array(head), 0, head, false))
+    if (tail > 0) parts.push(() => this.write(edge, 0, endWhole, new Uint8Array(tail), 0, tail, false))
+    parts.push(() => this.zero(sink, seq, firstWhole, endWhole - firstWhole, options))
+    parts.shift()?.()
+  }
+
+  #scheduleTurn(): void {
+    if (this.#turnScheduled) return
+    this.#turnScheduled = true
+    this.#context.scheduler.soon(() => this.#endTurn())
+  }
+
+  #endTurn(): void {
+    this.#turnScheduled = false
+    if (this.#closed) return
+    this.#sealTurnBatch()
+    for (const { sink, seq, error } of this.#failures.splice(0)) sink.pieceDone(seq, error)
+    this.#answerLateWaiters()
+    this.#flushes.run()
+  }
+
+  #sealTurnBatch(): void {
+    const batch = this.#batch
+    const requests = this.#requests
+    if (batch === undefined || requests === undefined) return
+    this.#batch = undefined
+    this.#requests = undefined
+    this.#sealAndSend(batch, requests)
+  }
+
+  #sealAndSend(batch: Batch, requests: BatchRequests): void {
+    const start = this.log.seal(batch, this.scope.epoch)
+    const pad = this.log.takePad()
+    if (pad !== undefined) this.#sendAndAppend(pad, pad.lsn, this.inFlight.takeRequests())
+    this.#sendAndAppend(batch, start, requests)
+  }
+
+  #sendAndAppend(batch: Batch, start: Lsn, requests: BatchRequests): void {
+    const entry = { batch, lsn: start, endLsn: batch.endLsn, requests, written: false }
+    this.inFlight.push(entry)
+    for (const feed of this.#feeds.values()) feed.batchSealed(batch, start, entry.endLsn)
+    const atOnce = this.log.append(batch, (error) => {
+      if (error !== undefined) {
+        this.#owner.failed(`the log can't be written: ${error.message}`)
+        return
+      }
+      entry.written = true
+      if (!this.#closed) this.#advanceWritten()
+    })
+    if (!atOnce) return
+    entry.written = true
+    if (this.inFlight.head === entry) this.machine.appended(entry.endLsn)
+    else this.#advanceWritten()
+  }
+
+  #advanceWritten(): void {
+    let end: Lsn | undefined
+    for (const entry of this.inFlight) {
+      if (!entry.written) break
+      end = entry.endLsn
+    }
+    if (end !== undefined) this.machine.appended(end)
+  }
+
+  #committed(position: Lsn): void {
+    if (this.#closed) return
+    this.log.commitTo(position)
+    const now = this.#context.clock.now()
+    for (;;) {
+      const entry = this.inFlight.head
+      if (entry === undefined || entry.endLsn > position) break
+      this.inFlight.shift()
+      this.#answer(entry.requests, entry.endLsn, now)
+      this.inFlight.recycle(entry.requests)
+      entry.batch.release()
+    }
+    if (this.#lateWaiters.length > 0) this.#answerLateWaiters()
+    if (!this.#serving && position >= this.#servingFromLsn && this.#servingFromLsn > 0) this.#open()
+  }
+
+  #answer(requests: BatchRequests, endLsn: Lsn, now: number): void {
+    const { sinks, seqs, fuas, lengths, startedAt, payloadStarts } = requests
+    for (let at = 0; at < requests.count; at++) {
+      const sink = sinks[at] as PieceSink
+      const seq = seqs[at] as number
+      const isZero = payloadStarts[at] === -1 && !requests.originals.has(at)
+      const counter = isZero ? this.#counters.zero : this.#counters.write
+      counter.add(lengths[at] as number, now - (startedAt[at] as number))
+      if (fuas[at] === true) {
+        this.#flushes.wait(endLsn, sink, seq)
+        this.#scheduleTurn()
+      } else {
+        sink.pieceDone(seq, errno.OK)
+      }
+    }
+  }
+
+  #answerLateWaiters(): void {
+    const committed = this.machine.committedLsn
+    const ready = this.#lateWaiters.filter((waiter) => waiter.lsn <= committed)
+    if (ready.length === 0) return
+    const left = this.#lateWaiters.filter((waiter) => waiter.lsn > committed)
+    this.#lateWaiters.splice(0, this.#lateWaiters.length, ...left)
+    for (const { sink, seq } of ready) sink.pieceDone(seq, errno.OK)
+  }
+
+  #open(): void {
+    this.#serving = true
+    const { volume, epoch } = this.scope
+    this.#context.events.event('info', 'serving as primary', { volume, epoch })
+    this.#renewPermission()
+    if (this.#blockedBy === 'start') this.#context.scheduler.soon(() => this.#blockedBy === 'start' && this.#unblock())
+  }
+
+  #renewPermission(): void {
+    this.#servingUntil = this.permission.until(this.machine.othersInSync())
+    if (this.#waitingReads.length === 0 || !this.#serving) return
+    if (this.#context.clock.now() >= this.#servingUntil) return
+    const reads = this.#waitingReads
+    this.#waitingReads = []
+    for (const read of reads) this.#readSlowly(read)
+  }
+
+  #readSlowly(request: WaitingRead): void {
+    const { sink, seq, offset, length, target, targetOffset, startedAt } = request
+    this.#repairs.read(offset, length, target, targetOffset, (ok) => {
+      this.#counters.read.add(length, this.#context.clock.now() - startedAt)
+      if (!ok) this.#counters.read.errors++
+      sink.pieceDone(seq, ok ? errno.OK : errno.EIO)
+    })
+  }
+
+  #returnReads(): void {
+    for (const { sink, seq } of this.#waitingReads.splice(0)) sink.pieceReturned(seq, undefined)
+  }
+
+  #flushAll(target: Lsn): void {
+    this.log.flush((error, durableLsn) => {
+      if (error !== undefined) this.#owner.failed(`the log can't be flushed: ${error.message}`)
+      else if (!this.#closed) this.machine.flushed(durableLsn)
+    })
+    for (const node of this.machine.othersInSync()) this.#sendFlush(node, target)
+  }
+
+  #sendFlush(node: NodeId, target: Lsn): void {
+    this.#feeds.get(node)?.link.send({ type: 'flush', ...this.scope, lsn: target })
+  }
+
+  #endFeed(feed: MemberFeed): void {
+    feed.end()
+    this.#feeds.delete(feed.node)
+    this.machine.gone(feed.node, this.#context.clock.now())
+  }
+
+  *#repairLinks(): Generator<Link> {
+    for (const node of this.machine.othersInSync()) {
+      const link = this.#feeds.get(node)?.link
+      if (link !== undefined) yield link
+    }
+  }
+
+  #failWritesForWantOfCopies(now: Instant): void {
+    if (this.machine.enoughInSync) {
+      this.#tooFewSince = undefined
+      return
+    }
+    this.#tooFewSince ??= now
+    if (now - this.#tooFewSince < this.#context.settings.tooFewReplicasMs) return
+    for (const queued of this.#queue.splice(0)) queued.sink.pieceDone(queued.seq, errno.EIO)
+    for (const entry of this.inFlight) {
+      // In the log they stay, and may yet commit; the client only learns that they are not safe now.
+      for (let at = 0; at < entry.requests.count; at++) {
+        entry.requests.sinks[at]?.pieceDone(entry.requests.seqs[at] as number, errno.EIO)
+      }
+      entry.requests.count = 0
+    }
+  }
+
+  /** Re-appends live blocks of mostly dead segments, a little per tick. */
+  #compact(): void {
+    if (this.#relocating) return
+    const plan = this.log.compactionWork(256)
+    if (plan === undefined || this.log.canAppend() !== 'yes') return
+    this.#relocating = true
+    this.log.readRelocation(plan, (error, batch) => {
+      this.#relocating = false
+      if (error !== undefined || batch === undefined) return
+      if (this.#closed || this.#blockedBy !== 'nothing' || this.log.canAppend() !== 'yes') {
+        batch.release()
+        return
+      }
+      this.#sealTurnBatch()
+      this.#sealAndSend(batch, this.inFlight.takeRequests())
+    })
+  }
+}
+
+interface Queued {
+  readonly kind: 'write' | 'zero'
+  readonly sink: PieceSink
+  readonly seq: number
+  readonly offset: number
+  readonly length: number
+  readonly fua: boolean
+  readonly payload: Uint8Array | undefined
+}
+
+interface WaitingRead {
+  readonly sink: PieceSink
+  readonly seq: number
+  readonly offset: number
+  readonly length: number
+  readonly target: Uint8Array
+  readonly targetOffset: number
+  readonly startedAt: number
+}
+
+/** Stands in for a piece's sink while an edge of it is written; passes failures on. */
+class EdgeSink implements PieceSink {
+  readonly session = 0 as PieceSink['session']
+  readonly #sink: PieceSink
+  readonly #seq: number
+  readonly #next: () => void
+  constructor(sink: PieceSink, seq: number, next: () => void) {
+    this.#sink = sink
+    this.#seq = seq
+    this.#next = next
+  }
+  pieceDone(_seq: number, error: Errno): void {
+    if (error === errno.OK) this.#next()
+    else this.#sink.pieceDone(this.#seq, error)
+  }
+  pieceReturned(): void {
+    this.#sink.pieceReturned(this.#seq, undefined)
+  }
+}
+
+function returnRequests(batch: Batch, requests: BatchRequests): void {
+  for (let at = 0; at < requests.count; at++) {
+    const start = requests.payloadStarts[at] as number
+    const length = requests.lengths[at] as number
+    const payload =
+      requests.originals.get(at) ?? (start < 0 ? undefined : batch.buffer.slice(start, start + length))
+    requests.sinks[at]?.pieceReturned(requests.seqs[at] as number, payload)
+  }
+}

@@ -1,0 +1,245 @@
+/**
+ * What one subscribed member is sent by the primary: history from the log at first, then each new batch
+ * as it is made.
+ *
+ * Invariant: the member gets every byte from its fork point on exactly once and in order; it is `live` only
+ * when nothing below the log's end is left unsent.
+ */
+import { assert, BLOCK_BYTES, type Lsn, type NodeId } from '@holdfast/base'
+import type { Batch, ReplicaLog } from '@holdfast/volume-log'
+import type { RebuildMessage, SubscribeMessage, VolumeEpoch } from '@holdfast/wire'
+import type { InFlight } from './in-flight.ts'
+import type { Link } from './peer-table.ts'
+
+const READ_BYTES_MAX = 1024 * 1024
+/** Unsent bytes in a live member's link above which it is fed from the log again. */
+const LIVE_BACKLOG_BYTES_MAX = 64 * 1024 * 1024
+
+export interface FeedOwner {
+  readonly scope: VolumeEpoch
+  readonly log: ReplicaLog
+  readonly inFlight: InFlight
+  readonly windowBytes: number
+  committedLsn(): Lsn
+  feedLive(node: NodeId): void
+  feedLagging(node: NodeId): void
+  feedFailed(node: NodeId, reason: string): void
+}
+
+interface RebuildState {
+  readonly pin: { release(): void }
+  readonly message: RebuildMessage
+  readonly queue: { readonly segment: number; at: number; readonly length: number }[]
+  sentBytes: number
+  receivedBytes: number
+  checkpointSent: boolean
+}
+
+export class MemberFeed {
+  readonly node: NodeId
+  readonly link: Link
+  readonly #owner: FeedOwner
+  #nextLsn: Lsn
+  #ackedLsn: Lsn
+  #live = false
+  #reading = false
+  #ended = false
+  #rebuild: RebuildState | undefined
+
+  constructor(owner: FeedOwner, link: Link, forkLsn: Lsn) {
+    this.#owner = owner
+    this.node = link.node
+    this.link = link
+    this.#nextLsn = forkLsn
+    this.#ackedLsn = forkLsn
+  }
+
+  get live(): boolean {
+    return this.#live
+  }
+  get rebuilding(): boolean {
+    return this.#rebuild !== undefined
+  }
+  get progress(): number {
+    if (this.#rebuild !== undefined) {
+      return this.#rebuild.receivedBytes / Math.max(1, this.#rebuild.message.totalBytes)
+    }
+    const end = this.#owner.log.appendedLsn
+    return end === 0 ? 1 : this.#ackedLsn / end
+  }
+
+  /** Begins: from the log where it reaches back far enough, by checkpoint and segments otherwise. */
+  start(subscribe: SubscribeMessage): void {
+    const { scope, log } = this.#owner
+    if (this.#nextLsn >= log.streamableFrom()) {
+      this.link.send({ type: 'accepted', ...scope, forkLsn: this.#nextLsn })
+      this.pump()
+      return
+    }
+    this.#startRebuild(subscribe)
+  }
+
+  /** A batch was made: sent at once if the member is live. */
+  batchSealed(batch: Batch, lsn: Lsn, endLsn: Lsn): void {
+    if (!this.#live || this.#ended) return
+    assert(lsn === this.#nextLsn, 'a live member gets every batch', { lsn, next: this.#nextLsn })
+    if (this.link.bufferedBytes() > LIVE_BACKLOG_BYTES_MAX) {
+      this.#live = false
+      this.#owner.feedLagging(this.node)
+      return
+    }
+    this.#sendBatch(batch, lsn, endLsn)
+  }
+
+  /** The commit position moved and no batch follows to carry it. */
+  committed(lsn: Lsn): void {
+    if (this.#live && !this.#ended) {
+      this.link.send({ type: 'commit', ...this.#owner.scope, committedLsn: lsn })
+    }
+  }
+
+  acknowledged(lsn: Lsn): void {
+    if (lsn > this.#ackedLsn) this.#ackedLsn = lsn
+    if (!this.#live) this.pump()
+  }
+
+  rebuildProgress(receivedBytes: number, installed: boolean): void {
+    const rebuild = this.#rebuild
+    if (rebuild === undefined) return
+    rebuild.receivedBytes = receivedBytes
+    if (!installed) {
+      this.#pumpRebuild()
+      return
+    }
+    rebuild.pin.release()
+    this.#rebuild = undefined
+    this.#nextLsn = rebuild.message.checkpointLsn
+    this.#ackedLsn = this.#nextLsn
+    this.pump()
+  }
+
+  end(): void {
+    this.#ended = true
+    this.#rebuild?.pin.release()
+    this.#rebuild = undefined
+  }
+
+  /** Sends history until the window is full or the member is live. */
+  pump(): void {
+    const { log, inFlight } = this.#owner
+    if (this.#ended || this.#live || this.#reading || this.#rebuild !== undefined) return
+    const onDiskEnd = inFlight.head?.lsn ?? log.appendedLsn
+    if (this.#nextLsn >= onDiskEnd) {
+      for (const entry of inFlight) {
+        if (entry.lsn >= this.#nextLsn) this.#sendBatch(entry.batch, entry.lsn, entry.endLsn)
+      }
+      this.#live = true
+      this.#owner.feedLive(this.node)
+      return
+    }
+    if ((this.#nextLsn - this.#ackedLsn) * BLOCK_BYTES > this.#owner.windowBytes) return
+    if (this.#nextLsn < log.streamableFrom()) {
+      this.#owner.feedFailed(this.node, 'the log it needs was compacted away')
+      return
+    }
+    this.#reading = true
+    const wanted = Math.min(READ_BYTES_MAX, (onDiskEnd - this.#nextLsn) * BLOCK_BYTES)
+    log.readLog(this.#nextLsn, wanted, (error, payload, endLsn) => {
+      this.#reading = false
+      if (this.#ended) return
+      if (error !== undefined || endLsn <= this.#nextLsn) {
+        this.#owner.feedFailed(this.node, 'our own log can not be read there')
+        return
+      }
+      const { scope } = this.#owner
+      const committedLsn = this.#owner.committedLsn()
+      this.link.send({ type: 'append', ...scope, lsn: this.#nextLsn, committedLsn, payload: [payload] })
+      this.#nextLsn = endLsn
+      this.pump()
+    })
+  }
+
+  #sendBatch(batch: Batch, lsn: Lsn, endLsn: Lsn): void {
+    batch.retain()
+    this.link.send(
+      {
+        type: 'append',
+        volume: this.#owner.scope.volume,
+        epoch: this.#owner.scope.epoch,
+        lsn,
+        committedLsn: this.#owner.committedLsn(),
+        payload: [batch.bytes],
+      },
+      () => batch.release(),
+    )
+    this.#nextLsn = endLsn
+  }
+
+  #startRebuild(subscribe: SubscribeMessage): void {
+    const { scope, log } = this.#owner
+    const fork = this.#nextLsn
+    const pin = log.pin()
+    log.checkpointNow((error, info) => {
+      if (this.#ended || error !== undefined || info === undefined) {
+        pin.release()
+        if (!this.#ended) this.#owner.feedFailed(this.node, 'no checkpoint could be written')
+        return
+      }
+      const below = new Set(log.fullSegmentsBelow(fork))
+      const held = new Set(subscribe.segments.filter((segment) => below.has(segment)))
+      const segments = info.segments.filter((segment) => !held.has(segment))
+      const queue = segments.map((segment) => ({
+        segment,
+        at: 0,
+        length: log.segmentBytes(segment, info.lsn),
+      }))
+      const totalBytes = queue.reduce((sum, { length }) => sum + length, info.bytes)
+      const message: RebuildMessage = {
+        type: 'rebuild',
+        ...scope,
+        checkpointLsn: info.lsn,
+        segments,
+        needed: info.segments,
+        totalBytes,
+      }
+      const checkpointSent = false
+      this.#rebuild = { pin, message, queue, sentBytes: 0, receivedBytes: 0, checkpointSent }
+      this.link.send(message)
+      this.#pumpRebuild()
+    })
+  }
+
+  #pumpRebuild(): void {
+    const rebuild = this.#rebuild
+    const { scope, log } = this.#owner
+    if (rebuild === undefined || this.#reading || this.#ended || rebuild.checkpointSent) return
+    if (rebuild.sentBytes - rebuild.receivedBytes > this.#owner.windowBytes) return
+    const next = rebuild.queue[0]
+    if (next === undefined) {
+      rebuild.checkpointSent = true
+      const bytes = log.readCheckpoint()
+      for (let at = 0; at < bytes.length; at += READ_BYTES_MAX) {
+        const payload = [bytes.subarray(at, Math.min(bytes.length, at + READ_BYTES_MAX))]
+        const last = at + READ_BYTES_MAX >= bytes.length
+        this.link.send({ type: 'checkpoint-data', ...scope, last, payload })
+      }
+      return
+    }
+    const length = Math.min(READ_BYTES_MAX, next.length - next.at)
+    this.#reading = true
+    log.readSegment(next.segment, next.at, length, (error, payload) => {
+      this.#reading = false
+      if (this.#ended || this.#rebuild !== rebuild) return
+      if (error !== undefined || payload === undefined) {
+        this.#owner.feedFailed(this.node, 'our own log can not be read there')
+        return
+      }
+      const { segment, at: offsetBytes } = next
+      this.link.send({ type: 'segment-data', ...scope, segment, offsetBytes, payload: [payload] })
+      next.at += length
+      rebuild.sentBytes += length
+      if (next.at >= next.length) rebuild.queue.shift()
+      this.#pumpRebuild()
+    })
+  }
+}

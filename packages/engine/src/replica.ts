@@ -1,0 +1,604 @@
+/**
+ * One volume's copy on this node: opens its log, and decides from what the coordinator says which part it
+ * plays: follower of the primary, candidate, or primary.
+ *
+ * Invariants:
+ * - I4: from the moment it stands until the outcome is certain it takes nothing of an older epoch.
+ * - I5: it stands by one transaction: primary's key absent and record unchanged.
+ * - I8: it never stands before `#promisedUntil`; a restarted process waits one grant's length, because
+ *   it does not know what its predecessor promised.
+ * - The log has one user at a time: a role begins only when the last one's operations have ended.
+ */
+import {
+  after,
+  type Epoch,
+  epoch,
+  type Instant,
+  instant,
+  keys,
+  type NodeId,
+  type Transaction,
+  type VolumeId,
+  type VolumeRecord,
+} from '@holdfast/base'
+import { decideElection, type LogStatus } from '@holdfast/replication'
+import { openReplicaLog, type ReplicaLog } from '@holdfast/volume-log'
+import type { PeerMessage, StatusMessage, SubscribeMessage, VolumeEpoch } from '@holdfast/wire'
+import type { LocalReplicaView, MemberView } from '@holdfast/base'
+import type { Versioned } from './cluster-view.ts'
+import type { NodeContext } from './context.ts'
+import { Follower } from './follower.ts'
+import { HandOver } from './hand-over.ts'
+import { LocalPrimary } from './local-primary.ts'
+import type { Link } from './peer-table.ts'
+
+type Role =
+  | { readonly kind: 'opening' }
+  | { readonly kind: 'idle' }
+  | { readonly kind: 'candidate'; readonly absentSince: Instant }
+  | { readonly kind: 'follower'; readonly primary: NodeId; readonly follower: Follower | undefined }
+  | { readonly kind: 'primary'; readonly primary: LocalPrimary; leaseSerial: number }
+  | { readonly kind: 'failed'; readonly reason: string }
+  | { readonly kind: 'closed' }
+
+const RESUBSCRIBE_MS = 200
+const NO_SPACE_RETRY_MS = 5_000
+const UNCERTAIN_RETRY_MS = 200
+
+export interface ReplicaOwner {
+  /** The role changed: sessions may have to go elsewhere. */
+  roleChanged(volume: VolumeId): void
+}
+
+export class Replica {
+  readonly volume: VolumeId
+  readonly key: string
+  readonly #context: NodeContext
+  readonly #owner: ReplicaOwner
+  #log: ReplicaLog | undefined
+  #role: Role = { kind: 'opening' }
+  #promisedUntil: Instant
+  /** The epoch we try to win, while the outcome is uncertain. */
+  #standingFor: Epoch | undefined
+  #registering = false
+  #cleaning = false
+  readonly #answers = new Map<NodeId, LogStatus | undefined>()
+  #answersFor: string = ''
+  #askedAt: Instant = instant(Number.NEGATIVE_INFINITY)
+  #retryAt: Instant = instant(Number.NEGATIVE_INFINITY)
+  #lastFollower: Follower | undefined
+  readonly #handOver: HandOver
+
+  constructor(context: NodeContext, versioned: Versioned<VolumeRecord>, owner: ReplicaOwner) {
+    const { record, key } = versioned
+    this.volume = record.id
+    this.key = key
+    this.#context = context
+    this.#owner = owner
+    const now = context.clock.now()
+    const mayHavePromised = record.epoch > 0 && record.primary !== context.self.node
+    this.#promisedUntil = mayHavePromised ? after(now, context.times.grantMs * 1.1) : now
+    this.#handOver = new HandOver(context, key, record.id)
+    const { disk, checksum, scheduler, events, bootId, crcCache } = context
+    const { segmentBlocks, sizeBytes } = record
+    const path = `volumes/${record.id}`
+    const ports = { disk, checksum, scheduler, events, bootId, crcCache }
+    openReplicaLog({ ...ports, path, volume: record.id, segmentBlocks, sizeBytes }, (error, log, report) => {
+      if (this.#role.kind === 'closed') {
+        log?.close(false, () => {})
+        return
+      }
+      if (error !== undefined || log === undefined) {
+        this.#fail(`the log can't be opened: ${error?.message ?? 'unknown'}`)
+        return
+      }
+      this.#log = log
+      if (report !== undefined && report.damage.length > 0) {
+        events.event('error', 'damage found while opening the log', {
+          volume: record.id,
+          ranges: report.damage.length,
+        })
+      }
+      this.#setRole({ kind: 'idle' })
+      this.evaluate()
+    })
+  }
+
+  /** The primary of this volume, if it is here. */
+  get primary(): LocalPrimary | undefined {
+    return this.#role.kind === 'primary' ? this.#role.primary : undefined
+  }
+  get log(): ReplicaLog | undefined {
+    return this.#log
+  }
+
+  /** Looks at what the coordinator says and plays the part that follows from it. */
+  evaluate(): void {
+    const role = this.#role
+    const versioned = this.#context.view.byId.get(this.volume)
+    if (versioned === undefined || role.kind === 'closed' || role.kind === 'opening') return
+    const { record, modRevision } = versioned
+    const { node, incarnation } = this.#context.self
+    if (role.kind === 'primary') {
+      role.primary.recordChanged(record, modRevision)
+      if (this.#role.kind === 'primary') this.#keepPrimary(this.#role, versioned)
+      return
+    }
+    if (role.kind === 'failed') {
+      this.#dropOwnKey()
+      return
+    }
+    const holder = this.#context.view.primaries.get(this.volume)
+    if (holder !== undefined && holder.record.node !== node) {
+      this.#follow(holder.record.node, holder.record.epoch, record)
+    } else if (holder !== undefined && this.#standingFor === undefined) {
+      // Our own key without our own reign: left by an earlier life, or by a role that ended.
+      if (holder.record.incarnation !== incarnation || holder.record.epoch <= record.epoch) {
+        this.#dropOwnKey()
+      }
+    } else if (holder === undefined) {
+      this.#beCandidate(versioned)
+    }
+  }
+
+  tick(): void {
+    const role = this.#role
+    if (role.kind === 'primary') {
+      role.primary.leaseValid(
+        this.#context.lease.held && role.leaseSerial === this.#context.lease.serial
+          ? this.#context.coordinator.leaseValidUntil()
+          : instant(Number.NEGATIVE_INFINITY),
+      )
+      role.primary.tick()
+    } else {
+      this.#log?.maintenance()
+    }
+    this.evaluate()
+  }
+
+  /** Promises not to stand against the primary of that epoch before `until` (I8). */
+  promise({ epoch: theirs }: VolumeEpoch, until: Instant): boolean {
+    const record = this.#context.view.byId.get(this.volume)?.record
+    if (record === undefined || this.#role.kind === 'primary') return false
+    if (this.#standingFor !== undefined || record.epoch > theirs) return false
+    if (this.#log !== undefined && this.#log.lastEpoch > theirs) return false
+    if (until > this.#promisedUntil) this.#promisedUntil = until
+    return true
+  }
+
+  status(): StatusMessage {
+    const log = this.#log
+    const record = this.#context.view.byId.get(this.volume)?.record
+    return {
+      type: 'status',
+      volume: this.volume,
+      epoch: record?.epoch ?? epoch(0),
+      present: log !== undefined && this.#role.kind !== 'failed' && this.#role.kind !== 'closed',
+      lastEpoch: log?.lastEpoch ?? epoch(0),
+      appendedLsn: log?.appendedLsn ?? (0 as StatusMessage['appendedLsn']),
+      suspect: log?.suspect ?? false,
+    }
+  }
+
+  statusAnswered(node: NodeId, message: StatusMessage): void {
+    const { present, lastEpoch, appendedLsn, suspect } = message
+    this.#answers.set(node, present ? { lastEpoch, appendedLsn, suspect } : undefined)
+    if (this.#role.kind === 'candidate') this.evaluate()
+  }
+
+  subscribe(link: Link, message: SubscribeMessage): void {
+    const primary = this.primary
+    if (primary !== undefined) primary.subscribe(link, message)
+    else {
+      const scope = { volume: this.volume, epoch: message.epoch }
+      link.send({ type: 'refused', ...scope, reason: 'not-primary' })
+    }
+  }
+
+  /** A message of the primary we follow. */
+  fromPrimary(link: Link, message: PeerMessage & VolumeEpoch): void {
+    const role = this.#role
+    if (role.kind !== 'follower' || role.follower?.link !== link) return
+    if (message.epoch !== role.follower.scope.epoch) return
+    if (message.type !== 'refused') {
+      role.follower.message(message)
+      return
+    }
+    this.#dropFollower(RESUBSCRIBE_MS)
+  }
+
+  linkClosed(link: Link): void {
+    const role = this.#role
+    if (role.kind === 'primary') role.primary.linkClosed(link)
+    if (role.kind === 'follower' && role.follower?.link === link) this.#dropFollower(0)
+  }
+
+  /** A peer asks for a block at a log position, to repair its own. */
+  fetchBlock(link: Link, seq: number, lsn: StatusMessage['appendedLsn'], blockCount: number): void {
+    const { volume } = this
+    const none = { type: 'block-data', volume, seq, ok: false, payload: [] } as const
+    const log = this.#log
+    if (log === undefined || blockCount !== 1) {
+      link.send(none)
+      return
+    }
+    const target = new Uint8Array(4096)
+    log.readBlockAt(lsn, 1, target, (error) => {
+      link.send(error === undefined ? { ...none, ok: true, payload: [target] } : none)
+    })
+  }
+
+  /** Hands a primary over to `to` (or anybody) for a planned stop; `done` when the role has ended or can't. */
+  handOverTo(to: NodeId, done: (moved: boolean) => void): void {
+    if (this.#role.kind !== 'primary') {
+      done(true)
+      return
+    }
+    this.#handOver.requestSuccessor(to, () => {})
+    this.#context.scheduler.after(3_000, () => done(this.#role.kind !== 'primary'))
+  }
+
+  /** Ends; `clean` also flushes and marks the log as cleanly stopped. */
+  close(clean: boolean, done: () => void): void {
+    const role = this.#role
+    if (role.kind === 'primary') role.primary.close()
+    if (role.kind === 'follower') role.follower?.close()
+    this.#role = { kind: 'closed' }
+    this.#owner.roleChanged(this.volume)
+    if (this.#log === undefined) this.#context.scheduler.soon(done)
+    else this.#log.close(clean, done)
+  }
+
+  view(): LocalReplicaView {
+    const log = this.#log
+    const role = this.#role
+    const kind = viewedRole(role.kind)
+    return {
+      role: kind,
+      epoch: this.#context.view.byId.get(this.volume)?.record.epoch ?? epoch(0),
+      appendedLsn: log?.appendedLsn ?? (0 as LocalReplicaView['appendedLsn']),
+      committedLsn: log?.committedLsn ?? (0 as LocalReplicaView['committedLsn']),
+      durableLsn: log?.durableLsn ?? (0 as LocalReplicaView['durableLsn']),
+      mappedBlocks: log?.mappedBlocks ?? 0,
+      segmentCount: log?.segmentCount ?? 0,
+      logBytes: log?.logBytes ?? 0,
+      members: role.kind === 'primary' ? memberViews(role.primary, this.#context.self.node) : [],
+      problem: role.kind === 'failed' ? role.reason : undefined,
+    }
+  }
+
+  #setRole(role: Role): void {
+    this.#role = role
+    this.#owner.roleChanged(this.volume)
+  }
+
+  #fail(reason: string): void {
+    this.#context.events.event('error', reason, { volume: this.volume })
+    const role = this.#role
+    if (role.kind === 'primary') role.primary.close()
+    if (role.kind === 'follower') role.follower?.close()
+    this.#setRole({ kind: 'failed', reason })
+    this.#dropOwnKey()
+  }
+
+  #keepPrimary(role: Role & { kind: 'primary' }, versioned: Versioned<VolumeRecord>): void {
+    const { lease, view, self } = this.#context
+    const holder = view.primaries.get(this.volume)
+    if (lease.held && (role.leaseSerial !== lease.serial || holder === undefined)) {
+      this.#register(role, versioned)
+    }
+    const { successor, inSync } = versioned.record
+    if (successor !== undefined && successor !== self.node && inSync.includes(successor)) {
+      this.#handOver.begin(role.primary, versioned, successor, () => {
+        role.primary.close()
+        if (this.#role === role) this.#setRole({ kind: 'idle' })
+      })
+    }
+  }
+
+  /** Hangs our key on the lease we hold now; the epoch stays. */
+  #register(role: Role & { kind: 'primary' }, { modRevision }: Versioned<VolumeRecord>): void {
+    if (this.#registering || this.#handOver.active) return
+    const { coordinator, lease, view, self } = this.#context
+    const holder = view.primaries.get(this.volume)
+    if (holder !== undefined && holder.record.incarnation !== self.incarnation) return
+    this.#registering = true
+    const serial = lease.serial
+    const key = keys.primary(this.volume)
+    const value = this.#primaryValue(role.primary.scope.epoch)
+    coordinator.transact(
+      {
+        compares: [
+          { key, modRevision: holder?.modRevision ?? 0 },
+          { key: this.key, modRevision },
+        ],
+        operations: [{ op: 'put', key, value, leased: true }],
+      },
+      (result) => {
+        this.#registering = false
+        if (result.kind === 'ok' && this.#role === role) role.leaseSerial = serial
+      },
+    )
+  }
+
+  #primaryValue(reign: Epoch): string {
+    const { node, incarnation } = this.#context.self
+    return JSON.stringify({ node, incarnation, epoch: reign })
+  }
+
+  #dropOwnKey(): void {
+    const { view, self, coordinator } = this.#context
+    const holder = view.primaries.get(this.volume)
+    if (holder?.record.node !== self.node || this.#cleaning) return
+    this.#cleaning = true
+    const { key, modRevision } = holder
+    const operations = [{ op: 'delete', key } as const]
+    coordinator.transact({ compares: [{ key, modRevision }], operations }, () => {
+      this.#cleaning = false
+    })
+  }
+
+  // --- following
+
+  #follow(primary: NodeId, reign: Epoch, record: VolumeRecord): void {
+    const log = this.#log
+    if (log === undefined || this.#standingFor !== undefined || !record.replicas.includes(this.#context.self.node)) return
+    const role = this.#role
+    if (role.kind === 'follower' && role.primary === primary) {
+      if (role.follower !== undefined) {
+        if (role.follower.scope.epoch === reign) return
+        this.#dropFollower(0)
+      }
+    } else {
+      if (role.kind === 'follower') role.follower?.close()
+      this.#setRole({ kind: 'follower', primary, follower: undefined })
+    }
+    // The record must name that reign; the key alone may be newer than what we know.
+    if (record.epoch !== reign || log.lastEpoch > reign) return
+    if (this.#lastFollower?.busy === true || this.#context.clock.now() < this.#retryAt) return
+    const link = this.#context.peers.ensure(primary, 'data')
+    if (link === undefined) return
+    if (log.canAppend() === 'no-space') {
+      this.#retryAt = after(this.#context.clock.now(), NO_SPACE_RETRY_MS)
+      return
+    }
+    const scope = { volume: this.volume, epoch: reign }
+    const follower = new Follower(this.#context, log, scope, link, {
+      troubled: (kind, reason) => this.#followerTroubled(kind, reason),
+    })
+    this.#lastFollower = follower
+    this.#setRole({ kind: 'follower', primary, follower })
+  }
+
+  #followerTroubled(kind: 'no-space' | 'failed', reason: string): void {
+    this.#context.events.event('error', reason, { volume: this.volume })
+    if (kind === 'failed' && this.#log?.usable === false) this.#fail(reason)
+    else this.#dropFollower(kind === 'no-space' ? NO_SPACE_RETRY_MS : RESUBSCRIBE_MS * 5)
+  }
+
+  #dropFollower(retryMs: number): void {
+    const role = this.#role
+    if (role.kind !== 'follower') return
+    role.follower?.close()
+    this.#retryAt = after(this.#context.clock.now(), retryMs)
+    this.#setRole({ kind: 'follower', primary: role.primary, follower: undefined })
+  }
+
+  // --- standing
+
+  #beCandidate(versioned: Versioned<VolumeRecord>): void {
+    const { record } = versioned
+    const { clock, self, peers, times } = this.#context
+    const log = this.#log
+    if (log === undefined || !record.inSync.includes(self.node)) return
+    const now = clock.now()
+    let role = this.#role
+    if (role.kind !== 'candidate') {
+      if (role.kind === 'follower') role.follower?.close()
+      role = { kind: 'candidate', absentSince: now }
+      this.#setRole(role)
+    }
+    if (this.#standingFor !== undefined || this.#lastFollower?.busy === true) return
+    const round = `${record.epoch}/${versioned.modRevision}`
+    if (this.#answersFor !== round) {
+      this.#answersFor = round
+      this.#answers.clear()
+      this.#askedAt = instant(Number.NEGATIVE_INFINITY)
+    }
+    if (now >= after(this.#askedAt, 50)) {
+      let asked = true
+      for (const node of record.inSync) {
+        if (node === self.node || this.#answers.has(node)) continue
+        const link = peers.ensure(node, 'control')
+        link?.send({ type: 'status-request', volume: this.volume, epoch: record.epoch })
+        asked &&= link !== undefined
+      }
+      if (asked) this.#askedAt = now
+    }
+    const { lastEpoch, appendedLsn, suspect } = log
+    const decision = decideElection(
+      {
+        self: self.node,
+        now,
+        record,
+        own: { lastEpoch, appendedLsn, suspect },
+        answers: this.#answers,
+        absentSince: role.absentSince,
+        promisedUntil: this.#promisedUntil,
+      },
+      times.election,
+    )
+    if (decision.kind === 'stand' && this.#context.lease.held) this.#stand(versioned, decision.inSync)
+  }
+
+  #stand(versioned: Versioned<VolumeRecord>, inSync: readonly NodeId[]): void {
+    const { self } = this.#context
+    const reign = epoch(versioned.record.epoch + 1)
+    this.#standingFor = reign
+    const { successor: _, ...rest } = versioned.record
+    const record: VolumeRecord = { ...rest, epoch: reign, primary: self.node, inSync }
+    const key = keys.primary(this.volume)
+    const transaction: Transaction = {
+      compares: [
+        { key, modRevision: 0 },
+        { key: this.key, modRevision: versioned.modRevision },
+      ],
+      operations: [
+        { op: 'put', key, value: this.#primaryValue(reign), leased: true },
+        { op: 'put', key: this.key, value: JSON.stringify(record) },
+      ],
+    }
+    this.#attempt(transaction, record)
+  }
+
+  /** Tries until the outcome is certain; the compares make a second application impossible. */
+  #attempt(transaction: Transaction, record: VolumeRecord): void {
+    const { coordinator, lease, scheduler } = this.#context
+    const { serial } = lease
+    if (this.#role.kind === 'closed') return
+    coordinator.transact(transaction, (result) => {
+      switch (result.kind) {
+        case 'ok':
+          this.#won(record, result.revision, serial)
+          break
+        case 'unknown':
+          scheduler.after(UNCERTAIN_RETRY_MS, () => this.#attempt(transaction, record))
+          break
+        case 'no-lease':
+        case 'conflict':
+          // Perhaps our own earlier attempt of unknown outcome was the one that came first.
+          this.#lookWhoWon(record)
+          break
+      }
+    })
+  }
+
+  #lookWhoWon(record: VolumeRecord): void {
+    const { coordinator, scheduler, self } = this.#context
+    coordinator.range(this.key, (result) => {
+      if (this.#role.kind === 'closed') return
+      if (result.kind === 'unknown') {
+        scheduler.after(UNCERTAIN_RETRY_MS, () => this.#lookWhoWon(record))
+        return
+      }
+      const entry = result.entries.find(({ key }) => key === this.key)
+      const now = entry === undefined ? undefined : (JSON.parse(entry.value) as VolumeRecord)
+      if (entry !== undefined && now?.epoch === record.epoch && now.primary === self.node) {
+        this.#won(now, entry.modRevision, -1)
+        return
+      }
+      if (entry !== undefined && now !== undefined) {
+        this.#context.view.learnVolume(this.key, now, entry.modRevision)
+      }
+      this.#standingFor = undefined
+      this.evaluate()
+    })
+  }
+
+  #won(record: VolumeRecord, modRevision: number, leaseSerial: number): void {
+    const log = this.#log
+    if (this.#role.kind === 'closed' || this.#role.kind === 'failed' || log === undefined) return
+    const { events, statistics, view, self } = this.#context
+    this.#standingFor = undefined
+    view.learnVolume(this.key, record, modRevision)
+    statistics.epochChanges++
+    events.event('info', 'elected primary', {
+      volume: record.name,
+      epoch: record.epoch,
+      inSync: record.inSync.join(),
+      lsn: log.appendedLsn,
+    })
+    if (record.inSync.length === 1 || log.suspect) log.clearSuspect()
+    const primary = new LocalPrimary(this.#context, log, record, modRevision, {
+      changeRecord: (changed, expected) => this.#changeRecord(primary, changed, expected),
+      steppedDown: (reason) => this.#stepDown(primary, reason),
+      failed: (reason) => {
+        if (this.primary === primary) this.#fail(reason)
+      },
+    })
+    for (const node of record.inSync) if (node !== self.node) this.#context.peers.ensure(node, 'control')
+    this.#setRole({ kind: 'primary', primary, leaseSerial })
+    this.tick()
+    primary.start()
+  }
+
+  #stepDown(primary: LocalPrimary, reason: string): void {
+    if (this.primary !== primary) return
+    this.#context.events.event('warn', `stepping down: ${reason}`, { ...primary.scope })
+    primary.close()
+    this.#setRole({ kind: 'idle' })
+    this.evaluate()
+  }
+
+  #changeRecord(primary: LocalPrimary, record: VolumeRecord, expected: number): void {
+    if (this.primary !== primary) return
+    const { coordinator, scheduler, view, clock } = this.#context
+    const again = (): void => {
+      scheduler.after(UNCERTAIN_RETRY_MS, () => this.#changeRecord(primary, record, expected))
+    }
+    const adopt = (changed: VolumeRecord, revision: number): void => {
+      view.learnVolume(this.key, changed, revision)
+      primary.machine.recordChanged(changed, revision, clock.now())
+      primary.tick()
+    }
+    const compares = [{ key: this.key, modRevision: expected }]
+    const value = JSON.stringify(record)
+    coordinator.transact(
+      { compares, operations: [{ op: 'put', key: this.key, value }] },
+      (result) => {
+        if (this.primary !== primary) return
+        if (result.kind === 'ok') adopt(record, result.revision)
+        else if (result.kind !== 'conflict') again()
+        else this.#readRecord((entry) => {
+            if (this.primary !== primary) return
+            if (entry === undefined) again()
+            else if (entry === 'absent') this.#stepDown(primary, 'the volume was removed')
+            else adopt(entry.record, entry.modRevision)
+          })
+      },
+    )
+  }
+
+  #readRecord(
+    done: (entry: { record: VolumeRecord; modRevision: number } | 'absent' | undefined) => void,
+  ): void {
+    this.#context.coordinator.range(this.key, (result) => {
+      if (result.kind === 'unknown') return done(undefined)
+      const entry = result.entries.find(({ key }) => key === this.key)
+      if (entry === undefined) return done('absent')
+      const record = JSON.parse(entry.value) as VolumeRecord
+      return done({ record, modRevision: entry.modRevision })
+    })
+  }
+}
+
+function memberViews(primary: LocalPrimary, self: NodeId): MemberView[] {
+  const { record } = primary.machine
+  return record.replicas
+    .filter((node) => node !== self)
+    .map((node) => {
+      const member = primary.machine.member(node)
+      const feed = primary.feed(node)
+      const inSync = record.inSync.includes(node)
+      const here = feed === undefined ? 'away' : feed.rebuilding ? 'rebuilding' : 'catching-up'
+      return {
+        node,
+        state: feed !== undefined && inSync ? 'in-sync' : here,
+        lagBytes: Math.max(0, primary.log.appendedLsn - (member?.appendedLsn ?? 0)) * 4096,
+        progress: feed?.progress ?? 0,
+      }
+    })
+}
+
+function viewedRole(kind: Role['kind']): LocalReplicaView['role'] {
+  switch (kind) {
+    case 'opening':
+    case 'closed':
+    case 'idle':
+      return 'idle'
+    case 'follower':
+      return 'secondary'
+    default:
+      return kind
+  }
+}

@@ -1,0 +1,200 @@
+import { epoch, instant, lsn, type NodeId, nodeId, type VolumeRecord, volumeId } from '@holdfast/base'
+import { beforeEach, describe, expect, it } from 'vitest'
+import { Primary } from './primary.ts'
+import { ServingPermission } from './serving-permission.ts'
+
+const [a, b, c] = ['a', 'b', 'c'].map(nodeId) as [NodeId, NodeId, NodeId]
+const base: VolumeRecord = {
+  id: volumeId('0123456789abcdef'),
+  name: 'v',
+  namespace: 'default',
+  sizeBytes: 1 << 20,
+  replicaCount: 3,
+  failureMode: { kind: 'alwayson' },
+  labels: {},
+  createdAt: '',
+  segmentBlocks: 64,
+  epoch: epoch(1),
+  primary: a,
+  inSync: [a, b, c],
+  replicas: [a, b, c],
+}
+const settings = {
+  reconnectGraceMs: 100,
+  memberTimeoutMs: 1000,
+  acknowledgeTimeoutMs: 5000,
+  stuckMs: 4000,
+}
+
+let committed: number[]
+let durable: number[]
+let changes: VolumeRecord[]
+let flushes: NodeId[]
+let ended: string[]
+
+function start(record: VolumeRecord = base): Primary {
+  const zero = lsn(0)
+  const positions = { appendedLsn: zero, durableLsn: zero, committedLsn: zero }
+  return new Primary({ self: a, record, modRevision: 10, ...positions, now: instant(0) }, settings, {
+    committed: (position) => committed.push(position),
+    durable: (position) => durable.push(position),
+    changeRecord: (changed) => changes.push(changed),
+    flushMember: (node) => flushes.push(node),
+    stepDown: (reason) => ended.push(reason),
+    event: () => {},
+  })
+}
+
+function follow(primary: Primary, node: NodeId, now = 0): void {
+  primary.subscribed(node, lsn(0), lsn(0), instant(now))
+  primary.live(node)
+}
+
+beforeEach(() => {
+  committed = []
+  durable = []
+  changes = []
+  flushes = []
+  ended = []
+})
+
+describe('[I1] commit', () => {
+  it('waits for every in-sync member, whoever is last', () => {
+    const primary = start()
+    follow(primary, b)
+    follow(primary, c)
+    primary.appended(lsn(5))
+    primary.acknowledged(b, lsn(5), lsn(0), instant(1))
+    expect(committed).toEqual([])
+    primary.acknowledged(c, lsn(3), lsn(0), instant(1))
+    primary.acknowledged(c, lsn(5), lsn(0), instant(1))
+    expect(committed).toEqual([3, 5])
+  })
+
+  it('waits for our own log too', () => {
+    const primary = start({ ...base, inSync: [a, b], replicas: [a, b] })
+    follow(primary, b)
+    primary.acknowledged(b, lsn(5), lsn(0), instant(1))
+    expect(committed).toEqual([])
+    primary.appended(lsn(5))
+    expect(committed).toEqual([5])
+  })
+
+  it('stops below the number of copies that the failure mode asks for', () => {
+    const threshold = { kind: 'threshold', inSyncMin: 2 } as const
+    const primary = start({ ...base, failureMode: threshold, inSync: [a] })
+    primary.appended(lsn(5))
+    expect(committed).toEqual([])
+    primary.recordChanged({ ...base, failureMode: threshold, inSync: [a, b] }, 11, instant(0))
+    follow(primary, b)
+    primary.acknowledged(b, lsn(5), lsn(0), instant(1))
+    expect(committed).toEqual([5])
+  })
+})
+
+describe('[I3] flush', () => {
+  it('is the least durable position of all in-sync members', () => {
+    const primary = start()
+    follow(primary, b)
+    follow(primary, c)
+    primary.appended(lsn(5))
+    primary.acknowledged(b, lsn(5), lsn(5), instant(1))
+    primary.acknowledged(c, lsn(5), lsn(2), instant(1))
+    primary.flushed(lsn(5))
+    expect(durable).toEqual([2])
+    primary.acknowledged(c, lsn(5), lsn(5), instant(1))
+    expect(durable).toEqual([2, 5])
+  })
+})
+
+describe('[I7] membership', () => {
+  it('acknowledges without a lost member only after the coordinator has dropped it', () => {
+    const primary = start()
+    follow(primary, b)
+    follow(primary, c)
+    primary.appended(lsn(5))
+    primary.acknowledged(b, lsn(5), lsn(0), instant(1))
+    primary.gone(c, instant(10))
+    primary.tick(instant(100))
+    expect(changes).toEqual([])
+    primary.tick(instant(111))
+    expect(changes.map((record) => record.inSync)).toEqual([[a, b]])
+    expect(committed).toEqual([])
+    primary.tick(instant(500))
+    expect(changes).toHaveLength(1)
+    primary.recordChanged({ ...base, inSync: [a, b] }, 11, instant(501))
+    expect(committed).toEqual([5])
+  })
+
+  it('drops a member from whose node nothing is heard', () => {
+    const primary = start()
+    follow(primary, b)
+    follow(primary, c)
+    primary.heardFrom(b, instant(1000))
+    primary.tick(instant(1001))
+    expect(changes.map((record) => record.inSync)).toEqual([[a, b]])
+  })
+
+  it('requires a newcomer before it is added', () => {
+    const primary = start({ ...base, inSync: [a, b] })
+    follow(primary, b)
+    primary.appended(lsn(5))
+    primary.acknowledged(b, lsn(5), lsn(0), instant(1))
+    follow(primary, c)
+    primary.acknowledged(c, lsn(4), lsn(0), instant(2))
+    expect(changes).toEqual([])
+    primary.acknowledged(c, lsn(5), lsn(0), instant(3))
+    expect(changes.map((record) => record.inSync)).toEqual([[a, b, c]])
+    primary.appended(lsn(6))
+    primary.acknowledged(b, lsn(6), lsn(0), instant(4))
+    expect(committed).toEqual([5])
+    primary.gone(c, instant(5))
+    primary.tick(instant(2000))
+    expect(committed).toEqual([5])
+  })
+
+  it('asks a newcomer to flush what is said to be durable everywhere', () => {
+    const primary = start({ ...base, inSync: [a], replicas: [a, b] })
+    primary.appended(lsn(5))
+    primary.flushed(lsn(5))
+    expect(durable).toEqual([5])
+    follow(primary, b)
+    primary.acknowledged(b, lsn(5), lsn(0), instant(1))
+    expect(flushes).toEqual([b])
+    expect(changes).toEqual([])
+    primary.acknowledged(b, lsn(5), lsn(5), instant(2))
+    expect(changes).toHaveLength(1)
+  })
+
+  it('ends when another epoch is in the record', () => {
+    const primary = start()
+    primary.recordChanged({ ...base, epoch: epoch(2), primary: b }, 11, instant(1))
+    expect(ended).toHaveLength(1)
+  })
+
+  it('ends when a dead member blocks writes and the coordinator does not answer', () => {
+    const primary = start({ ...base, inSync: [a, b], replicas: [a, b] })
+    follow(primary, b)
+    primary.appended(lsn(5))
+    primary.gone(b, instant(0))
+    primary.tick(instant(200))
+    primary.tick(instant(4201))
+    expect(ended).toHaveLength(1)
+  })
+})
+
+describe('[I8] serving permission', () => {
+  it('is the lease or the promises of all others, whichever lasts longer', () => {
+    const permission = new ServingPermission()
+    expect(permission.until([b])).toBe(Number.NEGATIVE_INFINITY)
+    expect(permission.until([])).toBe(Number.POSITIVE_INFINITY)
+    permission.granted(b, instant(50))
+    expect(permission.until([b])).toBe(50)
+    expect(permission.until([b, c])).toBe(Number.NEGATIVE_INFINITY)
+    permission.leaseValid(instant(70))
+    expect(permission.until([b, c])).toBe(70)
+    permission.granted(c, instant(90))
+    permission.granted(b, instant(80))
+    expect(permission.until([b, c])).toBe(80)
+  })
+})
