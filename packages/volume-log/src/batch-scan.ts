@@ -1,0 +1,97 @@
+/**
+ * Walks the batches of one segment by their headers, in bounded reads. Used by recovery, by the rebuild
+ * of checksum tables, by truncation and by compaction.
+ */
+import { BLOCK_BYTES } from '@holdfast/base'
+import type { Checksum, DiskError, DiskFile } from '@holdfast/base'
+import { HeaderView } from './header-codec.ts'
+
+const READ_BYTES = 1024 * 1024
+const HEADER_READ_BYTES = 64 * 1024
+
+export interface ScanRange {
+  readonly file: DiskFile
+  /** LSN of the segment's first block. */
+  readonly baseLsn: number
+  readonly fromIndex: number
+  /** Index to stop at: never read beyond. */
+  readonly endIndex: number
+  readonly seed: number
+  /** Also hand out the payload (then whole batches are read). */
+  readonly payload: boolean
+  /** Where no valid header lies, look for the next one block by block instead of ending. */
+  readonly resync?: boolean | undefined
+}
+
+export interface ScanVisitor {
+  /**
+   * A valid header at its own place. `bytes` holds its payload from `offset` on when asked for. False ends
+   * the walk.
+   */
+  batch(header: HeaderView, bytes: Uint8Array, offset: number): boolean
+  /** Ended at `index`: by the visitor, at the range's end, or where no valid header lies. */
+  end(error: DiskError | undefined, index: number, stopped: 'visitor' | 'end' | 'invalid'): void
+}
+
+export class BatchScan {
+  readonly #range: ScanRange
+  readonly #visitor: ScanVisitor
+  readonly #header: HeaderView
+  #buffer: Uint8Array
+  /** Index of the buffer's first block, and how many blocks it holds. */
+  #start = 0
+  #blocks = 0
+  #index: number
+
+  constructor(checksum: Checksum, range: ScanRange, visitor: ScanVisitor) {
+    this.#range = range
+    this.#visitor = visitor
+    this.#header = new HeaderView(checksum)
+    this.#index = range.fromIndex
+    const wanted = range.payload || range.resync === true ? READ_BYTES : HEADER_READ_BYTES
+    const whole = Math.max(0, range.endIndex - range.fromIndex) * BLOCK_BYTES
+    this.#buffer = new Uint8Array(Math.min(wanted, whole))
+  }
+
+  run(): void {
+    while (this.#index < this.#range.endIndex) {
+      const at = this.#index - this.#start
+      if (at < 0 || at >= this.#blocks) return this.#load(1)
+      const header = this.#header
+      const offset = at * BLOCK_BYTES
+      const lsn = this.#range.baseLsn + this.#index
+      const valid =
+        header.decode(this.#buffer, offset) && header.lsn === lsn && header.seed === this.#range.seed
+      const span = header.endLsn - lsn
+      if (!valid || this.#index + span > this.#range.endIndex) {
+        if (this.#range.resync === true) {
+          this.#index++
+          continue
+        }
+        return this.#visitor.end(undefined, this.#index, 'invalid')
+      }
+      const needed = this.#range.payload ? 1 + header.payloadBlocks : 1
+      if (at + needed > this.#blocks) return this.#load(needed)
+      if (!this.#visitor.batch(header, this.#buffer, offset + BLOCK_BYTES)) {
+        return this.#visitor.end(undefined, this.#index, 'visitor')
+      }
+      this.#index += span
+    }
+    this.#visitor.end(undefined, this.#index, 'end')
+  }
+
+  #load(blocksMin: number): void {
+    if (this.#buffer.length < blocksMin * BLOCK_BYTES) {
+      this.#buffer = new Uint8Array(blocksMin * BLOCK_BYTES)
+    }
+    const room = this.#range.endIndex - this.#index
+    const blocks = Math.min(this.#buffer.length / BLOCK_BYTES, room)
+    const index = this.#index
+    this.#range.file.read(this.#buffer, 0, blocks * BLOCK_BYTES, index * BLOCK_BYTES, (error) => {
+      if (error !== undefined) return this.#visitor.end(error, index, 'invalid')
+      this.#start = index
+      this.#blocks = blocks
+      this.run()
+    })
+  }
+}

@@ -1,0 +1,152 @@
+/**
+ * The checkpoint file: the block map and what recovery needs beside it, at one log position.
+ *
+ * `[head, padded to 4 KiB][map pages, 4 KiB each][4 KiB trailer with the CRC32C of all before it]`. All little
+ * endian. Head: 64-bit words: magic and version, LSN, last header's CRC, size in bytes, segment blocks, seed, slot
+ * count, epoch count, session count, page count, mapped blocks, head bytes; then slots (segment number
+ * or 2^53 - 1), epochs (epoch, first LSN), sessions (id, count, numbers), page numbers.
+ */
+import { BLOCK_BYTES } from '@holdfast/base'
+import type { Checksum, Epoch, Lsn } from '@holdfast/base'
+import type { SessionEntry } from './dedupe.ts'
+import type { EpochStart } from './types.ts'
+
+const MAGIC = 0x31_50_43_48 // 'HCP1'
+const TRAILER_MAGIC = 0x31_45_43_48 // 'HCE1'
+const VERSION = 1
+const FIXED = 12
+const NO_SEGMENT = Number.MAX_SAFE_INTEGER
+
+export interface CheckpointHead {
+  readonly lsn: number
+  readonly lastHeaderCrc: number
+  readonly sizeBytes: number
+  readonly segmentBlocks: number
+  readonly seed: number
+  /** Segment number per slot; -1 free. */
+  readonly slots: readonly number[]
+  readonly epochs: readonly EpochStart[]
+  readonly sessions: readonly SessionEntry[]
+  readonly pageNumbers: readonly number[]
+  readonly mappedBlocks: number
+}
+
+export interface Checkpoint extends CheckpointHead {
+  /** Map page `i`, a copy. */
+  page(i: number): Uint32Array
+  readonly bytes: number
+}
+
+/** Numbers below 2^53 as a growing list of 64-bit little-endian words. */
+class Words {
+  readonly #values: number[] = []
+  put(value: number): void {
+    this.#values.push(value)
+  }
+  encode(bytesAt: number): Uint8Array {
+    const size = Math.ceil((this.#values.length * 8) / BLOCK_BYTES) * BLOCK_BYTES
+    this.#values[bytesAt] = size
+    const words = new Uint32Array(size / 4)
+    this.#values.forEach((value, i) => {
+      words[i * 2] = value % 2 ** 32
+      words[i * 2 + 1] = Math.floor(value / 2 ** 32)
+    })
+    return new Uint8Array(words.buffer)
+  }
+}
+
+export function encodeHead(head: CheckpointHead): Uint8Array {
+  const words = new Words()
+  words.put(MAGIC + VERSION * 2 ** 32)
+  words.put(head.lsn)
+  words.put(head.lastHeaderCrc)
+  words.put(head.sizeBytes)
+  words.put(head.segmentBlocks)
+  words.put(head.seed)
+  words.put(head.slots.length)
+  words.put(head.epochs.length)
+  words.put(head.sessions.length)
+  words.put(head.pageNumbers.length)
+  words.put(head.mappedBlocks)
+  words.put(0)
+  for (const segment of head.slots) words.put(segment < 0 ? NO_SEGMENT : segment)
+  for (const { epoch, firstLsn } of head.epochs) {
+    words.put(epoch)
+    words.put(firstLsn)
+  }
+  for (const { session, seqs } of head.sessions) {
+    words.put(session)
+    words.put(seqs.length)
+    for (const seq of seqs) words.put(seq)
+  }
+  for (const number of head.pageNumbers) words.put(number)
+  return words.encode(FIXED - 1)
+}
+
+export function encodeTrailer(crc: number, bytesBefore: number): Uint8Array {
+  const words = new Uint32Array(BLOCK_BYTES / 4)
+  words[0] = TRAILER_MAGIC
+  words[1] = crc
+  words[2] = bytesBefore % 2 ** 32
+  words[3] = Math.floor(bytesBefore / 2 ** 32)
+  return new Uint8Array(words.buffer)
+}
+
+/** A checkpoint, or undefined when a single bit of it is wrong. */
+export function decodeCheckpoint(source: Uint8Array, checksum: Checksum): Checkpoint | undefined {
+  const size = source.length
+  if (size < 2 * BLOCK_BYTES || size % BLOCK_BYTES !== 0) return undefined
+  const bytes = source.byteOffset % 8 === 0 ? source : source.slice()
+  const view = new DataView(bytes.buffer, bytes.byteOffset, size)
+  const body = size - BLOCK_BYTES
+  const u64 = (at: number): number => view.getUint32(at, true) + view.getUint32(at + 4, true) * 2 ** 32
+  if (view.getUint32(body, true) !== TRAILER_MAGIC || u64(body + 8) !== body) return undefined
+  if (checksum.crc32c(bytes, 0, body, 0) !== view.getUint32(body + 4, true)) return undefined
+  if (u64(0) !== MAGIC + VERSION * 2 ** 32) return undefined
+  return decodeBody(bytes, u64)
+}
+
+function decodeBody(bytes: Uint8Array, u64: (at: number) => number): Checkpoint {
+  let at = FIXED * 8
+  const next = (): number => {
+    at += 8
+    return u64(at - 8)
+  }
+  const times = <T>(count: number, make: () => T): T[] => Array.from({ length: count }, make)
+  const slots = times(u64(48), () => {
+    const segment = next()
+    return segment === NO_SEGMENT ? -1 : segment
+  })
+  const epochs = times(u64(56), () => ({ epoch: next() as Epoch, firstLsn: next() as Lsn }))
+  const sessions = times(u64(64), () => {
+    const session = next()
+    return { session, seqs: Uint32Array.from(times(next(), next)) }
+  })
+  const pageNumbers = times(u64(72), next)
+  const headBytes = u64(88)
+  return {
+    lsn: u64(8),
+    lastHeaderCrc: u64(16),
+    sizeBytes: u64(24),
+    segmentBlocks: u64(32),
+    seed: u64(40),
+    slots,
+    epochs,
+    sessions,
+    pageNumbers,
+    mappedBlocks: u64(80),
+    bytes: bytes.length,
+    page(i: number): Uint32Array {
+      const start = headBytes + i * BLOCK_BYTES
+      return new Uint32Array(bytes.slice(start, start + BLOCK_BYTES).buffer)
+    },
+  }
+}
+
+/** Segments that a checkpoint needs: those with live blocks, and the one it ends in. */
+export function neededSegments(head: Checkpoint | CheckpointHead, live: Uint32Array): number[] {
+  const needed = head.slots.filter((segment, slot) => segment >= 0 && (live[slot] ?? 0) > 0)
+  const tail = Math.floor(head.lsn / head.segmentBlocks)
+  if (head.lsn % head.segmentBlocks !== 0 && !needed.includes(tail)) needed.push(tail)
+  return needed.sort((a, b) => a - b)
+}

@@ -1,0 +1,197 @@
+/**
+ * Writes checkpoints in bounded pieces while the log goes on: the map's pages are copied on write
+ * meanwhile. A checkpoint counts once everything it refers to is durable, it is durable itself and bears its name.
+ */
+import { BLOCK_BYTES, lsn } from '@holdfast/base'
+import type { DiskError, DiskFile } from '@holdfast/base'
+import type { MapSnapshot } from './block-map.ts'
+import { encodeHead, encodeTrailer, neededSegments } from './checkpoint-codec.ts'
+import type { CheckpointHead } from './checkpoint-codec.ts'
+import type { Flusher } from './flusher.ts'
+import { numberInName } from './geometry.ts'
+import type { CheckpointInfo, LogCore } from './log-core.ts'
+
+const PAGES_PER_WRITE = 128
+
+export type CheckpointDone = (error: DiskError | undefined, info: CheckpointInfo | undefined) => void
+
+interface Work {
+  readonly head: CheckpointHead
+  readonly snapshot: MapSnapshot
+  readonly info: CheckpointInfo
+  /** Segments without a live block, wholly below: nobody needs them once this is durable. */
+  readonly dead: number[]
+  readonly temporary: string
+}
+
+export class CheckpointWriter {
+  readonly #core: LogCore
+  readonly #flusher: Flusher
+  #running: CheckpointDone[] | undefined
+  #waiting: CheckpointDone[] = []
+
+  constructor(core: LogCore, flusher: Flusher) {
+    this.#core = core
+    this.#flusher = flusher
+  }
+
+  get busy(): boolean {
+    return this.#running !== undefined
+  }
+
+  /** Writes a checkpoint of what is committed now; one that is asked for meanwhile follows. */
+  write(done: CheckpointDone): void {
+    this.#waiting.push(done)
+    if (this.#running === undefined) this.#start()
+  }
+
+  #start(): void {
+    const core = this.#core
+    this.#running = this.#waiting
+    this.#waiting = []
+    const last = core.lastCheckpoint
+    if (last !== undefined && last.lsn === core.committedLsn) {
+      core.scheduler.soon(() => this.#end(undefined, last))
+      return
+    }
+    if (!core.usable) {
+      core.scheduler.soon(() => this.#end({ kind: 'io', message: 'log is not usable' }, undefined))
+      return
+    }
+    const work = this.#snapshot()
+    this.#flusher.flush((error) => {
+      if (error !== undefined) return this.#end(error, undefined)
+      this.#writeFile(work)
+    })
+  }
+
+  #snapshot(): Work {
+    const core = this.#core
+    const { geometry, segments, map } = core
+    const snapshot = map.snapshot()
+    const head: CheckpointHead = {
+      lsn: core.committedLsn,
+      lastHeaderCrc: core.committedCrc,
+      sizeBytes: core.sizeBytes,
+      segmentBlocks: geometry.segmentBlocks,
+      seed: geometry.seed,
+      slots: Array.from(segments.slots, (segment) => segment?.number ?? -1),
+      epochs: core.epochs.entries.filter((entry) => entry.firstLsn < core.committedLsn),
+      sessions: core.dedupe.snapshot(core.committedLsn),
+      pageNumbers: snapshot.numbers,
+      mappedBlocks: snapshot.mappedBlocks,
+    }
+    const dead: number[] = []
+    for (const segment of segments.all) {
+      const end = (segment.number + 1) * geometry.segmentBlocks
+      if (end <= head.lsn && (map.live[segment.slot] ?? 0) === 0) dead.push(segment.number)
+    }
+    const info = { lsn: lsn(head.lsn), segments: neededSegments(head, map.live), bytes: 0 }
+    return { head, snapshot, info, dead, temporary: `${geometry.path}/checkpoint.tmp` }
+  }
+
+  #writeFile(work: Work): void {
+    const { disk } = this.#core
+    const headBytes = encodeHead(work.head)
+    const total = headBytes.length + (work.snapshot.pages.length + 1) * BLOCK_BYTES
+    disk.remove(work.temporary)
+    disk.open(work.temporary, { createBytes: total }, (error, file) => {
+      if (file === undefined) return this.#abandon(work, undefined, error)
+      const crc = this.#core.checksum.crc32c(headBytes, 0, headBytes.length, 0)
+      this.#write(file, [headBytes], 0, (writeError) => {
+        if (writeError !== undefined) return this.#abandon(work, file, writeError)
+        this.#writePages(work, file, 0, headBytes.length, crc, total)
+      })
+    })
+  }
+
+  #writePages(
+    work: Work,
+    file: DiskFile,
+    page: number,
+    position: number,
+    crcBefore: number,
+    total: number,
+  ): void {
+    const pages = work.snapshot.pages.slice(page, page + PAGES_PER_WRITE)
+    if (pages.length === 0) {
+      const trailer = encodeTrailer(crcBefore, position)
+      return this.#write(file, [trailer], position, (error) => {
+        if (error !== undefined) return this.#abandon(work, file, error)
+        this.#publish(work, file, total)
+      })
+    }
+    let crc = crcBefore
+    const buffers = pages.map((entries) => new Uint8Array(entries.buffer, 0, BLOCK_BYTES))
+    for (const buffer of buffers) crc = this.#core.checksum.crc32c(buffer, 0, BLOCK_BYTES, crc)
+    this.#write(file, buffers, position, (error) => {
+      if (error !== undefined) return this.#abandon(work, file, error)
+      const next = position + buffers.length * BLOCK_BYTES
+      // A turn between two pieces, also when the page cache took this one at once.
+      this.#core.scheduler.soon(() => {
+        this.#writePages(work, file, page + pages.length, next, crc, total)
+      })
+    })
+  }
+
+  #publish(work: Work, file: DiskFile, total: number): void {
+    const { disk, geometry } = this.#core
+    file.datasync((error) => {
+      if (error !== undefined) return this.#abandon(work, file, error)
+      file.close()
+      disk.rename(work.temporary, geometry.checkpointPath(work.head.lsn))
+      disk.syncDirectory(geometry.path, (syncError) => {
+        if (syncError !== undefined) return this.#end(syncError, undefined)
+        this.#published(work, total)
+      })
+    })
+  }
+
+  #published(work: Work, total: number): void {
+    const core = this.#core
+    for (const name of core.disk.list(core.geometry.path)) {
+      const other = numberInName(name, 'checkpoint-')
+      if (other >= 0 && other !== work.head.lsn) core.disk.remove(`${core.geometry.path}/${name}`)
+    }
+    core.lastCheckpoint = { ...work.info, bytes: total }
+    core.freeable = work.dead
+    freeDeadSegments(core)
+    this.#end(undefined, core.lastCheckpoint)
+  }
+
+  #write(
+    file: DiskFile,
+    buffers: readonly Uint8Array[],
+    position: number,
+    done: (error: DiskError | undefined) => void,
+  ): void {
+    if (file.write(buffers, position, done)) done(undefined)
+  }
+
+  #abandon(work: Work, file: DiskFile | undefined, error: DiskError | undefined): void {
+    file?.close()
+    this.#core.disk.remove(work.temporary)
+    this.#core.events.event('warn', 'checkpoint failed', {
+      path: this.#core.geometry.path,
+      cause: error?.message,
+    })
+    this.#end(error ?? { kind: 'io', message: 'no checkpoint file' }, undefined)
+  }
+
+  #end(error: DiskError | undefined, info: CheckpointInfo | undefined): void {
+    this.#core.map.release()
+    const running = this.#running ?? []
+    this.#running = undefined
+    for (const done of running) done(error, info)
+    if (this.#running === undefined && this.#waiting.length > 0) this.#start()
+  }
+}
+
+/** Frees what the last checkpoint left dead, unless somebody pinned the segments. */
+export function freeDeadSegments(core: LogCore): void {
+  if (core.pins > 0) return
+  for (const number of core.freeable.splice(0)) {
+    const segment = core.segments.get(number)
+    if (segment !== undefined) core.segments.free(segment, true)
+  }
+}

@@ -1,0 +1,69 @@
+/** Brings the checksum table of a segment back into memory, from its batch headers. */
+import type { DiskError } from '@holdfast/base'
+import { BatchScan } from './batch-scan.ts'
+import type { HeaderView } from './header-codec.ts'
+import type { LogCore } from './log-core.ts'
+import type { Segment } from './segment-set.ts'
+
+type TableDone = (error: DiskError | undefined) => void
+
+export class CrcTables {
+  readonly #core: LogCore
+  readonly #loading = new Map<Segment, TableDone[]>()
+
+  constructor(core: LogCore) {
+    this.#core = core
+  }
+
+  /** Opens the file and loads the table where they are absent. May call back at once. */
+  ensure(segment: Segment, done: TableDone): void {
+    segment.crcUsed = true
+    if (segment.file !== undefined && segment.crcs !== undefined) return done(undefined)
+    const waiting = this.#loading.get(segment)
+    if (waiting !== undefined) {
+      waiting.push(done)
+      return
+    }
+    this.#loading.set(segment, [done])
+    this.#core.segments.retain(segment)
+    this.#core.segments.open(segment, (error) => {
+      if (error !== undefined || segment.crcs !== undefined) return this.#finish(segment, error)
+      this.#load(segment)
+    })
+  }
+
+  #load(segment: Segment): void {
+    const { geometry, segments, checksum, writtenLsn } = this.#core
+    const baseLsn = segment.number * geometry.segmentBlocks
+    const table = new Uint32Array(geometry.segmentBlocks)
+    const file = segment.file
+    if (file === undefined) return this.#finish(segment, { kind: 'io', message: 'segment closed' })
+    const endIndex = Math.max(0, Math.min(geometry.segmentBlocks, writtenLsn - baseLsn))
+    const range = { file, baseLsn, fromIndex: 0, endIndex, seed: geometry.seed, payload: false }
+    const visitor = {
+      batch: (header: HeaderView): boolean => {
+        copyCrcs(header, table, header.lsn - baseLsn + 1)
+        return true
+      },
+      end: (error: DiskError | undefined): void => {
+        if (error === undefined) segments.setTable(segment, table)
+        this.#finish(segment, error)
+      },
+    }
+    // A header that is damaged hides only the checksums of its own batch.
+    new BatchScan(checksum, { ...range, resync: true }, visitor).run()
+  }
+
+  #finish(segment: Segment, error: DiskError | undefined): void {
+    const waiting = this.#loading.get(segment) ?? []
+    this.#loading.delete(segment)
+    for (const done of waiting) done(error)
+    this.#core.segments.release(segment)
+  }
+}
+
+/** Payload checksums of a header into a table from `index` on. */
+export function copyCrcs(header: HeaderView, table: Uint32Array, index: number): void {
+  const from = header.crcWord
+  for (let i = 0; i < header.payloadBlocks; i++) table[index + i] = header.words[from + i] ?? 0
+}

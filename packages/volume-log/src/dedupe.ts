@@ -1,0 +1,100 @@
+/**
+ * Which requests of which frontend session are in the log already, so that a request sent again after a
+ * failover is not done twice. Per session a ring of the last 1,024 sequence numbers.
+ */
+const RING = 1024
+const SESSIONS_MAX = 64
+
+class SessionRing {
+  readonly seqs = new Uint32Array(RING)
+  /** End of the batch that holds it. */
+  readonly ends = new Float64Array(RING)
+  usedAt = 0
+}
+
+/** One entry of a checkpoint: sessions with the sequence numbers applied below it. */
+export interface SessionEntry {
+  readonly session: number
+  readonly seqs: Uint32Array
+}
+
+export class Dedupe {
+  readonly #sessions = new Map<number, SessionRing>()
+  #lastSession = -1
+  #lastRing: SessionRing | undefined
+  #clock = 0
+
+  /** Notes an appended record; `seq` 0 or `session` 0 is not noted. */
+  note(session: number, seq: number, endLsn: number): void {
+    if (session === 0 || seq === 0) return
+    const ring = this.#ring(session)
+    const at = seq & (RING - 1)
+    // A stale repetition must not push out a newer number.
+    if ((ring.seqs[at] ?? 0) > seq) return
+    ring.seqs[at] = seq
+    ring.ends[at] = endLsn
+    ring.usedAt = ++this.#clock
+  }
+
+  /** Undoes `note` for a record that was cut off the log. */
+  forget(session: number, seq: number): void {
+    const ring = this.#sessions.get(session)
+    if (ring !== undefined && ring.seqs[seq & (RING - 1)] === seq) ring.seqs[seq & (RING - 1)] = 0
+  }
+
+  /** End LSN of the batch with the request, or -1. */
+  find(session: number, seq: number): number {
+    const ring = this.#sessions.get(session)
+    if (ring === undefined || seq === 0) return -1
+    const at = seq & (RING - 1)
+    return ring.seqs[at] === seq ? (ring.ends[at] ?? 0) : -1
+  }
+
+  /** What was noted with an end of at most `lsn`. */
+  snapshot(lsn: number): SessionEntry[] {
+    const entries: SessionEntry[] = []
+    const rings = [...this.#sessions].sort((a, b) => a[1].usedAt - b[1].usedAt)
+    for (const [session, ring] of rings) {
+      const seqs = ring.seqs.filter((seq, i) => seq !== 0 && (ring.ends[i] ?? 0) <= lsn)
+      if (seqs.length > 0) entries.push({ session, seqs })
+    }
+    return entries
+  }
+
+  load(entries: readonly SessionEntry[], lsn: number): void {
+    this.clear()
+    for (const { session, seqs } of entries) {
+      for (const seq of seqs) this.note(session, seq, lsn)
+    }
+  }
+
+  clear(): void {
+    this.#sessions.clear()
+    this.#lastSession = -1
+    this.#lastRing = undefined
+  }
+
+  #ring(session: number): SessionRing {
+    if (session === this.#lastSession && this.#lastRing !== undefined) return this.#lastRing
+    let ring = this.#sessions.get(session)
+    if (ring === undefined) {
+      if (this.#sessions.size >= SESSIONS_MAX) this.#evict()
+      ring = new SessionRing()
+      this.#sessions.set(session, ring)
+    }
+    this.#lastSession = session
+    this.#lastRing = ring
+    return ring
+  }
+
+  #evict(): void {
+    let oldest = -1
+    let usedAt = Number.POSITIVE_INFINITY
+    for (const [session, ring] of this.#sessions) {
+      if (ring.usedAt >= usedAt) continue
+      usedAt = ring.usedAt
+      oldest = session
+    }
+    this.#sessions.delete(oldest)
+  }
+}

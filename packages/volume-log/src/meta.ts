@@ -1,0 +1,82 @@
+/** The small file that says what kind of log lies in a directory and how it was left. */
+import type { Disk, DiskDone, DiskError } from '@holdfast/base'
+
+export interface Meta {
+  readonly format: 1
+  readonly volume: string
+  readonly segmentBlocks: number
+  /** At creation; the log's resize records come on top. */
+  readonly sizeBytes: number
+  /** Boot of the host under which the log was last changed. */
+  bootId: string
+  /** Closed in order, and nothing appended since. */
+  clean: boolean
+  /** An unclean stop with loss of the page cache, not caught up since (I5). */
+  suspect: boolean
+  /** Everything below was on disk when this was written. */
+  durableLsn: number
+  state: 'normal' | 'rebuilding'
+  /** Rebuilding: segments that are whole already. */
+  kept: number[]
+  /** A truncation under way: everything from here on is to go. */
+  cutTo: number | undefined
+}
+
+export class MetaFile {
+  readonly #disk: Disk
+  readonly #path: string
+  value: Meta
+  #running = false
+  #waiting: DiskDone[] = []
+
+  constructor(disk: Disk, path: string, value: Meta) {
+    this.#disk = disk
+    this.#path = path
+    this.value = value
+  }
+
+  /** Writes the present value; calls meanwhile share the next write. */
+  save(done: DiskDone): void {
+    this.#waiting.push(done)
+    if (!this.#running) this.#next()
+  }
+
+  #next(): void {
+    const waiting = this.#waiting
+    if (waiting.length === 0) return
+    this.#waiting = []
+    this.#running = true
+    this.#disk.writeAtomic(this.#path, [encodeText(`${JSON.stringify(this.value)}\n`)], (error) => {
+      this.#running = false
+      for (const done of waiting) done(error)
+      if (!this.#running) this.#next()
+    })
+  }
+}
+
+/** The meta of a directory; undefined when there is none, an error when it can't be understood. */
+export function readMeta(disk: Disk, path: string): Meta | undefined | DiskError {
+  const bytes = disk.readWhole(path)
+  if (bytes === undefined) return undefined
+  try {
+    const value = JSON.parse(decodeText(bytes)) as Meta
+    if (value.format !== 1) return { kind: 'io', message: `${path} has an unknown format` }
+    return { ...value, cutTo: value.cutTo ?? undefined }
+  } catch {
+    return { kind: 'io', message: `${path} is no valid JSON: restore the replica from a peer` }
+  }
+}
+
+/** ASCII text as bytes: pure packages have no TextEncoder. Other characters become '?'. */
+export function encodeText(text: string): Uint8Array {
+  return Uint8Array.from(text, (character) => {
+    const code = character.charCodeAt(0)
+    return code < 128 ? code : 63
+  })
+}
+
+function decodeText(bytes: Uint8Array): string {
+  let text = ''
+  for (const byte of bytes) text += String.fromCharCode(byte)
+  return text
+}

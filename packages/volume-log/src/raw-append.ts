@@ -1,0 +1,259 @@
+/**
+ * The secondary's append: raw batches from a peer are checked completely before a byte of them is
+ * written, then written in order. Where segments are missing the batches wait for them.
+ */
+import { BLOCK_BYTES, lsn } from '@holdfast/base'
+import type { DiskError, Lsn } from '@holdfast/base'
+import type { AppendWriter, WritePart } from './append-writer.ts'
+import { HeaderView } from './header-codec.ts'
+import { onlyFreesSpace } from './log-core.ts'
+import type { LogCore } from './log-core.ts'
+import type { Room } from './room.ts'
+import type { AppendRefusal, RawAppendDone } from './types.ts'
+
+interface Job {
+  readonly startLsn: Lsn
+  readonly endLsn: Lsn
+  readonly parts: readonly WritePart[]
+  /** Payload checksums of all batches, and for each batch: LSN of its payload, count. */
+  readonly crcs: Uint32Array
+  readonly places: readonly number[]
+  readonly useReserve: boolean
+  readonly done: RawAppendDone
+}
+
+/** Walks a list of byte pieces as if they were one. */
+class Cursor {
+  readonly #chunks: readonly Uint8Array[]
+  #chunk = 0
+  #offset = 0
+  #position = 0
+  readonly length: number
+
+  constructor(chunks: readonly Uint8Array[]) {
+    this.#chunks = chunks
+    this.length = chunks.reduce((sum, chunk) => sum + chunk.length, 0)
+  }
+
+  get position(): number {
+    return this.#position
+  }
+
+  get left(): number {
+    return this.length - this.#position
+  }
+
+  /** The next piece of at most `wanted` bytes that lies in one chunk; moves behind it. */
+  take(wanted: number): Uint8Array {
+    let chunk = this.#chunks[this.#chunk]
+    while (chunk !== undefined && this.#offset === chunk.length) {
+      this.#chunk++
+      this.#offset = 0
+      chunk = this.#chunks[this.#chunk]
+    }
+    if (chunk === undefined) return new Uint8Array(0)
+    const count = Math.min(wanted, chunk.length - this.#offset)
+    const piece = chunk.subarray(this.#offset, this.#offset + count)
+    this.#offset += count
+    this.#position += count
+    return piece
+  }
+}
+
+/** The pieces of a byte range of the list. */
+function slice(chunks: readonly Uint8Array[], from: number, to: number): Uint8Array[] {
+  const pieces: Uint8Array[] = []
+  let start = 0
+  for (const chunk of chunks) {
+    const a = Math.max(0, from - start)
+    const b = Math.min(chunk.length, to - start)
+    if (a < b) pieces.push(chunk.subarray(a, b))
+    start += chunk.length
+  }
+  return pieces
+}
+
+export class RawAppender {
+  readonly #core: LogCore
+  readonly #room: Room
+  readonly #writer: AppendWriter
+  readonly #header: HeaderView
+  readonly #queue: Job[] = []
+  #finished: { done: RawAppendDone; error: DiskError | AppendRefusal | undefined }[] = []
+
+  constructor(core: LogCore, room: Room, writer: AppendWriter) {
+    this.#core = core
+    this.#room = room
+    this.#writer = writer
+    this.#header = new HeaderView(core.checksum)
+  }
+
+  get idle(): boolean {
+    return this.#queue.length === 0
+  }
+
+  append(payload: readonly Uint8Array[], start: Lsn, done: RawAppendDone): void {
+    const core = this.#core
+    if (!core.usable || core.truncating) return this.#refuse('not-usable', done)
+    if (start !== core.appendedLsn) return this.#refuse('gap', done)
+    const job = this.#take(payload, start, done)
+    if (typeof job === 'string') {
+      core.cutPending(start)
+      return this.#refuse(job, done)
+    }
+    this.#queue.push(job)
+    this.process()
+  }
+
+  /** Writes what has room; called again when segments were opened. */
+  readonly process = (): void => {
+    for (let job = this.#queue[0]; job !== undefined; job = this.#queue[0]) {
+      const state = this.#roomFor(job)
+      if (state === 'opening') return this.#room.onRoom(this.process)
+      if (state === 'no-space') return this.#noSpace()
+      this.#queue.shift()
+      this.#write(job)
+    }
+  }
+
+  #roomFor(job: Job): 'ready' | 'opening' | 'no-space' {
+    for (const part of job.parts) {
+      const state = this.#room.ensure(part.segment, job.useReserve)
+      if (state !== 'ready') return state
+    }
+    return 'ready'
+  }
+
+  #write(job: Job): void {
+    const { segments, geometry } = this.#core
+    let from = 0
+    for (let i = 0; i < job.places.length; i += 2) {
+      const position = job.places[i] ?? 0
+      const count = job.places[i + 1] ?? 0
+      const table = segments.get(geometry.segmentOf(position))?.crcs
+      table?.set(job.crcs.subarray(from, from + count), geometry.indexOf(position))
+      from += count
+    }
+    const finish = (error: DiskError | undefined): void => {
+      this.#healed()
+      this.#finish(job.done, error)
+    }
+    if (this.#writer.appendParts(job.parts, job.endLsn, finish)) finish(undefined)
+  }
+
+  /** A damaged log that was written anew up to where it had reached is whole again. */
+  #healed(): void {
+    const core = this.#core
+    if (core.state !== 'damaged' || core.writtenLsn < core.damagedBelowLsn) return
+    core.state = 'ok'
+    core.events.event('info', 'damaged log was healed', { path: core.geometry.path })
+  }
+
+  /** Nothing of the waiting batches was written: the log is as it was before them. */
+  #noSpace(): void {
+    const jobs = this.#queue.splice(0)
+    const first = jobs[0]
+    if (first !== undefined) this.#core.cutPending(first.startLsn)
+    for (const job of jobs) {
+      this.#finish(job.done, { kind: 'no-space', message: 'no room for another segment' })
+    }
+  }
+
+  /** Checks the batches and takes them into the commit queue; a reason when one is not right. */
+  #take(payload: readonly Uint8Array[], start: Lsn, done: RawAppendDone): Job | AppendRefusal['reason'] {
+    const core = this.#core
+    const { geometry } = core
+    const cursor = new Cursor(payload)
+    if (cursor.length === 0 || cursor.length % BLOCK_BYTES !== 0) return 'bad-header'
+    const header = this.#header
+    const crcs = new Uint32Array(cursor.length / BLOCK_BYTES)
+    const places: number[] = []
+    const parts: WritePart[] = []
+    let crcCount = 0
+    let partStart = 0
+    let useReserve = true
+    while (cursor.left > 0) {
+      const at = cursor.position
+      const refusal = this.#takeHeader(cursor)
+      if (refusal !== undefined) return refusal
+      if (header.payloadBlocks * BLOCK_BYTES > cursor.left) return 'bad-header'
+      if (!this.#takePayload(cursor, crcs, crcCount)) return 'bad-payload'
+      useReserve &&= onlyFreesSpace(header)
+      places.push(header.lsn + 1, header.payloadBlocks)
+      crcCount += header.payloadBlocks
+      const segment = geometry.segmentOf(header.lsn)
+      const last = parts.at(-1)
+      if (last?.segment !== segment) {
+        last?.buffers.push(...slice(payload, partStart, at))
+        partStart = at
+        parts.push({ segment, index: geometry.indexOf(header.lsn), buffers: [] })
+      }
+      core.noteHeader(header)
+    }
+    parts.at(-1)?.buffers.push(...slice(payload, partStart, cursor.length))
+    const endLsn = core.appendedLsn
+    return { startLsn: start, endLsn, parts, crcs, places, useReserve, done }
+  }
+
+  #takeHeader(cursor: Cursor): AppendRefusal['reason'] | undefined {
+    const core = this.#core
+    const header = this.#header
+    let filled = 0
+    while (filled < BLOCK_BYTES) {
+      const piece = cursor.take(BLOCK_BYTES - filled)
+      header.bytes.set(piece, filled)
+      filled += piece.length
+    }
+    if (!header.check()) return 'bad-header'
+    if (header.seed !== core.geometry.seed) return 'wrong-volume'
+    if (header.lsn !== core.appendedLsn) return 'gap'
+    if (header.previousHeaderCrc !== core.lastHeaderCrc) return 'bad-chain'
+    if (header.epoch < core.epochs.last) return 'stale-epoch'
+    const end = core.geometry.indexOf(header.lsn) + (header.endLsn - header.lsn)
+    if (end > core.geometry.segmentBlocks) return 'bad-header'
+    return undefined
+  }
+
+  #takePayload(cursor: Cursor, crcs: Uint32Array, crcIndex: number): boolean {
+    const header = this.#header
+    const { checksum } = this.#core
+    let done = 0
+    while (done < header.payloadBlocks) {
+      const piece = cursor.take((header.payloadBlocks - done) * BLOCK_BYTES)
+      const whole = Math.floor(piece.length / BLOCK_BYTES)
+      checksum.crc32cBlocks(piece, 0, whole, crcs, crcIndex + done)
+      done += whole
+      let filled = piece.length - whole * BLOCK_BYTES
+      if (filled === 0) continue
+      // A block that lies across pieces.
+      let crc = checksum.crc32c(piece, whole * BLOCK_BYTES, piece.length, 0)
+      while (filled < BLOCK_BYTES) {
+        const next = cursor.take(BLOCK_BYTES - filled)
+        crc = checksum.crc32c(next, 0, next.length, crc)
+        filled += next.length
+      }
+      crcs[crcIndex + done] = crc
+      done++
+    }
+    for (let i = 0; i < header.payloadBlocks; i++) {
+      if (crcs[crcIndex + i] !== header.words[header.crcWord + i]) return false
+    }
+    return true
+  }
+
+  #refuse(reason: AppendRefusal['reason'], done: RawAppendDone): void {
+    this.#finish(done, { kind: 'refused', reason, lsn: lsn(this.#core.appendedLsn) })
+  }
+
+  /** Calls back at the end of the turn, all in order. */
+  #finish(done: RawAppendDone, error: DiskError | AppendRefusal | undefined): void {
+    this.#finished.push({ done, error })
+    if (this.#finished.length === 1) this.#core.scheduler.soon(this.#announce)
+  }
+
+  readonly #announce = (): void => {
+    const finished = this.#finished
+    this.#finished = []
+    for (const { done, error } of finished) done(error)
+  }
+}

@@ -1,0 +1,350 @@
+/**
+ * Brings a log back after a stop: newest valid checkpoint, then replay of the batches behind it up to the first
+ * that does not check. What follows is a torn tail and is cut, unless something proves that it was durable: then
+ * it is damage, reported and never cut (DESIGN section 3).
+ *
+ * Proof is the durable LSN in meta, and that in later valid headers which this replica sealed in the boot it
+ * stopped in (a header sealed elsewhere speaks of the other replica's disk).
+ */
+import { BLOCK_BYTES, lsn } from '@holdfast/base'
+import type { DiskError, DiskFile } from '@holdfast/base'
+import { BatchScan } from './batch-scan.ts'
+import { decodeCheckpoint, neededSegments } from './checkpoint-codec.ts'
+import type { Checkpoint } from './checkpoint-codec.ts'
+import { numberInName } from './geometry.ts'
+import type { HeaderView } from './header-codec.ts'
+import { op } from './header-codec.ts'
+import { sealerOf } from './log-core.ts'
+import type { LogCore } from './log-core.ts'
+import type { Segment } from './segment-set.ts'
+import type { DamageRange, RecoveryReport } from './types.ts'
+
+export type RecoveryDone = (error: DiskError | undefined, report: RecoveryReport | undefined) => void
+
+const ZERO_BLOCK = new Uint8Array(BLOCK_BYTES)
+
+/** Loads map and tables of a checkpoint into an empty log that ends there. Segments are added. */
+export function loadCheckpoint(core: LogCore, checkpoint: Checkpoint): void {
+  checkpoint.slots.forEach((segment, slot) => {
+    if (segment >= 0) core.segments.add(segment, slot)
+  })
+  checkpoint.pageNumbers.forEach((number, i) => core.map.loadPage(number, checkpoint.page(i)))
+  core.epochs.replace(checkpoint.epochs)
+  core.dedupe.load(checkpoint.sessions, checkpoint.lsn)
+  core.sizeBytes = checkpoint.sizeBytes
+  core.lastHeaderCrc = checkpoint.lastHeaderCrc
+  core.committedCrc = checkpoint.lastHeaderCrc
+  core.appendedLsn = lsn(checkpoint.lsn)
+  core.writtenLsn = core.appendedLsn
+  core.committedLsn = core.appendedLsn
+  core.durableLsn = core.appendedLsn
+  core.lastCheckpoint = {
+    lsn: core.appendedLsn,
+    segments: neededSegments(checkpoint, core.map.live),
+    bytes: checkpoint.bytes,
+  }
+}
+
+export class Recovery {
+  readonly #core: LogCore
+  readonly #done: RecoveryDone
+  /** Mark of headers sealed here in the boot that ended. */
+  readonly #sealer: number
+  readonly #crcs = new Uint32Array(512)
+  #bad: DamageRange[] = []
+  #replayed: Segment[] = []
+  #provenLsn: number
+  #committedSeen = 0
+  #batches = 0
+  #cutAt: number | undefined
+  /** Stale headers behind the end, to be wiped when the tail is cut. */
+  #stale: number[] = []
+
+  constructor(core: LogCore, done: RecoveryDone) {
+    this.#core = core
+    this.#done = done
+    this.#sealer = sealerOf(core.meta.value.bootId, core.checksum)
+    const cutTo = core.meta.value.cutTo ?? Number.POSITIVE_INFINITY
+    this.#provenLsn = Math.min(core.meta.value.durableLsn, cutTo)
+  }
+
+  run(): void {
+    const core = this.#core
+    const { disk, geometry, segments } = core
+    const names = disk.list(geometry.path)
+    const files = names.map((name) => numberInName(name, 'segment-')).filter((number) => number >= 0)
+    const checkpoint = this.#newestCheckpoint(names)
+    if (checkpoint !== undefined) loadCheckpoint(core, checkpoint)
+    this.#missing(files)
+    for (const number of files) segments.add(number)
+    segments.adopt(names)
+    this.#committedSeen = core.committedLsn
+    disk.remove(`${geometry.path}/checkpoint.tmp`)
+    if (checkpoint === undefined && files.length > 0 && (files[0] ?? 0) > 0) {
+      return this.#withoutCheckpoint(files)
+    }
+    this.#replay()
+  }
+
+  #newestCheckpoint(names: readonly string[]): Checkpoint | undefined {
+    const { disk, geometry, checksum, events } = this.#core
+    const found = names.map((name) => numberInName(name, 'checkpoint-')).filter((at) => at >= 0)
+    for (const at of found.sort((a, b) => b - a)) {
+      const bytes = disk.readWhole(geometry.checkpointPath(at))
+      const checkpoint = bytes === undefined ? undefined : decodeCheckpoint(bytes, checksum)
+      const fits =
+        checkpoint?.seed === geometry.seed && checkpoint.segmentBlocks === geometry.segmentBlocks
+      if (checkpoint !== undefined && fits) return checkpoint
+      events.event('error', 'checkpoint is damaged', { path: geometry.path, lsn: at })
+    }
+    return undefined
+  }
+
+  /** Segments with live blocks whose file is gone. */
+  #missing(files: readonly number[]): void {
+    const { segments, map, geometry } = this.#core
+    const there = new Set(files)
+    for (const segment of [...segments.all]) {
+      if (there.has(segment.number)) continue
+      const live = map.live[segment.slot] ?? 0
+      if (live === 0) segments.forget(segment)
+      else {
+        const at = lsn(segment.number * geometry.segmentBlocks)
+        this.#bad.push({ kind: 'segment-missing', lsn: at, blockCount: live, logicalBlock: -1 })
+      }
+    }
+  }
+
+  /** Old segments were freed and no map tells what the others mean: only a peer can help. */
+  #withoutCheckpoint(files: readonly number[]): void {
+    const { geometry } = this.#core
+    const end = ((files.at(-1) ?? 0) + 1) * geometry.segmentBlocks
+    this.#bad.push({ kind: 'checkpoint', lsn: lsn(0), blockCount: end, logicalBlock: -1 })
+    this.#damaged(Math.max(this.#provenLsn, 1))
+  }
+
+  /** Walks the batches of the segment in which the log ends so far. */
+  #replay(): void {
+    const core = this.#core
+    const { geometry, segments } = core
+    const start = core.appendedLsn
+    const cutTo = core.meta.value.cutTo ?? Number.POSITIVE_INFINITY
+    const segment = segments.get(geometry.segmentOf(start))
+    if (segment === undefined || start >= cutTo) return this.#tail(segment)
+    segments.open(segment, (error, file) => {
+      if (file === undefined) return this.#fail(error)
+      this.#scan(segment, file, start, cutTo)
+    })
+  }
+
+  #scan(segment: Segment, file: DiskFile, start: number, cutTo: number): void {
+    const core = this.#core
+    const { geometry } = core
+    const baseLsn = segment.number * geometry.segmentBlocks
+    this.#replayed.push(segment)
+    const range = {
+      file,
+      baseLsn,
+      fromIndex: start - baseLsn,
+      endIndex: Math.min(geometry.segmentBlocks, cutTo - baseLsn),
+      seed: geometry.seed,
+      payload: true,
+    }
+    new BatchScan(core.checksum, range, {
+      batch: (header, bytes, offset) => this.#take(header, bytes, offset),
+      end: (error) => {
+        if (error !== undefined) return this.#fail(error)
+        const whole = geometry.indexOf(core.appendedLsn) === 0 && core.appendedLsn > start
+        if (whole) this.#replay()
+        else this.#tail(segment)
+      },
+    }).run()
+  }
+
+  /** False: no continuation of the log. */
+  #take(header: HeaderView, bytes: Uint8Array, offset: number): boolean {
+    const core = this.#core
+    if (header.previousHeaderCrc !== core.lastHeaderCrc || header.epoch < core.epochs.last) return false
+    if (header.endLsn > core.meta.value.durableLsn) this.#checkPayload(header, bytes, offset)
+    core.noteHeader(header)
+    core.writtenLsn = core.appendedLsn
+    this.#committedSeen = Math.max(this.#committedSeen, header.committedLsn)
+    this.#proof(header)
+    this.#batches++
+    return true
+  }
+
+  #proof(header: HeaderView): void {
+    if (header.sealer !== this.#sealer) return
+    const cutTo = this.#core.meta.value.cutTo ?? Number.POSITIVE_INFINITY
+    this.#provenLsn = Math.max(this.#provenLsn, Math.min(header.durableLsn, cutTo))
+  }
+
+  /** Wrong blocks are noted; whether they are a torn tail or damage shows at the end of the walk. */
+  #checkPayload(header: HeaderView, bytes: Uint8Array, offset: number): void {
+    const { checksum } = this.#core
+    checksum.crc32cBlocks(bytes, offset, header.payloadBlocks, this.#crcs, 0)
+    let payload = 0
+    for (let r = 0; r < header.recordCount; r++) {
+      const operation = header.recordOp(r)
+      if (operation !== op.WRITE && operation !== op.RELOCATE) continue
+      for (let i = 0; i < header.recordBlocks(r); i++, payload++) {
+        if (this.#crcs[payload] === header.words[header.crcWord + payload]) continue
+        this.#bad.push({
+          kind: 'payload',
+          lsn: lsn(header.lsn + 1 + payload),
+          blockCount: 1,
+          logicalBlock: header.recordLogical(r) + i,
+        })
+      }
+    }
+  }
+
+  /** The chain ended: look behind the end for stale batches, and for proof that it was no torn tail. */
+  #tail(segment: Segment | undefined): void {
+    const core = this.#core
+    const { clean, durableLsn, cutTo } = core.meta.value
+    if (clean && cutTo === undefined && core.appendedLsn >= durableLsn) return this.#decide()
+    const later = core.segments.numbers.filter(
+      (number) => number * core.geometry.segmentBlocks > core.appendedLsn,
+    )
+    const first = segment === undefined ? [] : [segment.number]
+    this.#look([...first, ...later])
+  }
+
+  #look(numbers: number[]): void {
+    const core = this.#core
+    const { geometry, segments } = core
+    const number = numbers.shift()
+    const segment = number === undefined ? undefined : segments.get(number)
+    if (segment === undefined) return this.#decide()
+    segments.open(segment, (error, file) => {
+      if (file === undefined) return this.#fail(error)
+      const baseLsn = segment.number * geometry.segmentBlocks
+      const fromIndex = Math.max(0, core.appendedLsn - baseLsn)
+      const range = { file, baseLsn, fromIndex, endIndex: geometry.segmentBlocks, seed: geometry.seed }
+      new BatchScan(core.checksum, { ...range, payload: false, resync: true }, {
+        batch: (header) => {
+          this.#stale.push(header.lsn)
+          if (header.epoch >= core.epochs.last) this.#proof(header)
+          return true
+        },
+        end: (scanError) => {
+          if (scanError !== undefined) return this.#fail(scanError)
+          this.#look(numbers)
+        },
+      }).run()
+    })
+  }
+
+  #decide(): void {
+    const core = this.#core
+    // What was never proven durable and is wrong was torn by the stop: the log ends before it.
+    const torn = this.#bad.find((range) => range.kind === 'payload' && range.lsn >= this.#provenLsn)
+    if (torn !== undefined) {
+      while (core.pending.tailLsn() >= 0 && core.appendedLsn > torn.lsn) {
+        this.#stale.push(core.pending.tailLsn())
+        core.cutPending(core.pending.tailLsn())
+      }
+      this.#bad = this.#bad.filter((range) => range.lsn < core.appendedLsn || range.kind !== 'payload')
+    }
+    core.commitTo(Math.max(this.#committedSeen, core.committedLsn))
+    if (core.appendedLsn < this.#provenLsn) return this.#damaged(this.#provenLsn)
+    if (this.#stale.length > 0) this.#cutAt = core.appendedLsn
+    this.#wipe()
+  }
+
+  #damaged(below: number): void {
+    const core = this.#core
+    core.state = 'damaged'
+    core.damagedBelowLsn = lsn(below)
+    if (core.appendedLsn < below && this.#bad.every((range) => range.kind !== 'checkpoint')) {
+      const blockCount = below - core.appendedLsn
+      this.#bad.push({ kind: 'header', lsn: core.appendedLsn, blockCount, logicalBlock: -1 })
+    }
+    this.#settle()
+  }
+
+  /** Makes sure that nothing of the cut tail can be taken for a continuation later. */
+  #wipe(): void {
+    const core = this.#core
+    const { segments, geometry } = core
+    for (const number of segments.numbers) {
+      const segment = segments.get(number)
+      const behind = number * geometry.segmentBlocks > core.appendedLsn
+      // Never reused: what lies in it is at its right place for this number.
+      if (segment !== undefined && behind) segments.free(segment, false)
+    }
+    let open = 1
+    let failure: DiskError | undefined
+    const step = (error: DiskError | undefined): void => {
+      if (error !== undefined) failure ??= error
+      open--
+      if (open > 0) return
+      if (failure !== undefined) this.#fail(failure)
+      else this.#settle()
+    }
+    for (const position of this.#stale) {
+      const segment = segments.get(geometry.segmentOf(position))
+      const file = segment?.file
+      if (file === undefined) continue
+      open++
+      if (file.write([ZERO_BLOCK], geometry.indexOf(position) * BLOCK_BYTES, step)) step(undefined)
+      if (segment !== undefined && !this.#replayed.includes(segment)) this.#replayed.push(segment)
+    }
+    step(undefined)
+  }
+
+  /** What was replayed may lie in the page cache only: make it durable, so that the state is known. */
+  #settle(): void {
+    const core = this.#core
+    let open = 1
+    let failure: DiskError | undefined
+    const step = (error: DiskError | undefined): void => {
+      if (error !== undefined) failure ??= error
+      open--
+      if (open > 0) return
+      if (failure !== undefined) this.#fail(failure)
+      else this.#finish()
+    }
+    if (!core.meta.value.clean) {
+      for (const segment of this.#replayed) {
+        if (segment.file === undefined) continue
+        open++
+        segment.file.datasync(step)
+      }
+    }
+    step(undefined)
+  }
+
+  #finish(): void {
+    const core = this.#core
+    core.durableLsn = core.writtenLsn
+    core.damage = this.#bad
+    // An idle volume keeps no file open.
+    for (const segment of core.segments.all) core.segments.closeFile(segment)
+    const report: RecoveryReport = {
+      created: false,
+      checkpointLsn: core.lastCheckpoint?.lsn ?? lsn(0),
+      replayedBatches: this.#batches,
+      cutAtLsn: this.#cutAt === undefined ? undefined : lsn(this.#cutAt),
+      damage: this.#bad,
+      suspect: core.suspect,
+      rebuilding: false,
+    }
+    const meta = core.meta.value
+    if (meta.clean && meta.cutTo === undefined && core.state === 'ok') {
+      return core.scheduler.soon(() => this.#done(undefined, report))
+    }
+    meta.clean = false
+    meta.cutTo = undefined
+    meta.suspect = core.suspect
+    meta.bootId = core.options.bootId
+    meta.durableLsn = Math.max(core.durableLsn, core.state === 'damaged' ? core.damagedBelowLsn : 0)
+    core.meta.save((error) => this.#done(error, error === undefined ? report : undefined))
+  }
+
+  #fail(error: DiskError | undefined): void {
+    this.#done(error ?? { kind: 'io', message: 'segment could not be opened' }, undefined)
+  }
+}

@@ -1,0 +1,80 @@
+/** Puts blocks that a peer had whole back at their place. */
+import { BLOCK_BYTES } from '@holdfast/base'
+import type { DiskError, Lsn } from '@holdfast/base'
+import type { CrcTables } from './crc-tables.ts'
+import { HeaderView } from './header-codec.ts'
+import type { LogCore } from './log-core.ts'
+import type { Segment } from './segment-set.ts'
+
+/**
+ * Writes `blocks` (whole 4 KiB blocks) at `position` if each has the checksum that its batch header says, or is
+ * itself the right header of that position. Durable with the next flush.
+ */
+export function repairBlocks(
+  core: LogCore,
+  tables: CrcTables,
+  position: Lsn,
+  blocks: Uint8Array,
+  done: (error: DiskError | undefined) => void,
+): void {
+  const { geometry, segments, scheduler } = core
+  const segment = segments.get(geometry.segmentOf(position))
+  const count = blocks.length / BLOCK_BYTES
+  const fits = geometry.indexOf(position) + count <= geometry.segmentBlocks
+  if (segment === undefined || !fits || !Number.isInteger(count)) {
+    const message = `no blocks at log position ${position}`
+    return scheduler.soon(() => done({ kind: 'absent', message }))
+  }
+  segments.retain(segment)
+  const finish = (error: DiskError | undefined): void => {
+    segments.release(segment)
+    done(error)
+  }
+  tables.ensure(segment, (error) => {
+    if (error !== undefined) return finish(error)
+    if (!right(core, segment, position, blocks)) {
+      return finish({ kind: 'io', message: `repair for log position ${position} is wrong itself` })
+    }
+    write(core, segment, position, blocks, finish)
+  })
+}
+
+function write(
+  core: LogCore,
+  segment: Segment,
+  position: Lsn,
+  blocks: Uint8Array,
+  finish: (error: DiskError | undefined) => void,
+): void {
+  const written = (error: DiskError | undefined): void => {
+    segment.dirty = true
+    if (error === undefined) forgetDamage(core, position, blocks.length / BLOCK_BYTES)
+    finish(error)
+  }
+  const file = segment.file
+  if (file === undefined) return finish({ kind: 'io', message: 'segment was closed' })
+  const at = core.geometry.indexOf(position) * BLOCK_BYTES
+  if (file.write([blocks], at, written)) core.scheduler.soon(() => written(undefined))
+}
+
+function right(core: LogCore, segment: Segment, position: Lsn, blocks: Uint8Array): boolean {
+  const count = blocks.length / BLOCK_BYTES
+  const found = new Uint32Array(count)
+  const header = new HeaderView(core.checksum)
+  core.checksum.crc32cBlocks(blocks, 0, count, found, 0)
+  const index = core.geometry.indexOf(position)
+  for (let i = 0; i < count; i++) {
+    if (found[i] === segment.crcs?.[index + i]) continue
+    const isHeader = header.decode(blocks, i * BLOCK_BYTES) && header.lsn === position + i
+    if (!isHeader || header.seed !== core.geometry.seed) return false
+    // The table lacks the checksums behind a header that was damaged; load it anew when next needed.
+    if (!segment.crcPinned) core.crcCache.remove(segment)
+  }
+  return true
+}
+
+function forgetDamage(core: LogCore, position: number, count: number): void {
+  core.damage = core.damage.filter(
+    (range) => range.lsn < position || range.lsn + range.blockCount > position + count,
+  )
+}

@@ -1,0 +1,142 @@
+import { epoch, lsn, sessionId } from '@holdfast/base'
+import type { Lsn } from '@holdfast/base'
+import { describe, expect, it } from 'vitest'
+import { BLOCK, Harness } from './testing/harness.ts'
+
+describe('append and read', () => {
+  it('reads zeroes where nothing was written and allocates no segment before the first append', () => {
+    const h = new Harness().open()
+    expect(h.fill(3)).toBe(0)
+    expect(h.log.segmentCount).toBe(0)
+    expect(h.report?.created).toBe(true)
+    expect(h.disk.openFiles).toBe(0)
+  })
+
+  it('[I2] shows a write to reads only when it is committed', () => {
+    const h = new Harness().open()
+    h.write([5, 1, 2, 3])
+    expect(h.fill(5)).toBe(0)
+    const latest = new Uint8Array(BLOCK)
+    expect(h.log.readLatest(6, latest, 0)).toBe(true)
+    expect(latest[0]).toBe(2)
+    h.commit()
+    expect([5, 6, 7, 8].map((block) => h.fill(block))).toEqual([1, 2, 3, 0])
+  })
+
+  it('reads any alignment', () => {
+    const h = new Harness().open()
+    h.write([0, 1, 2, 3])
+    h.commit()
+    const bytes = h.read(BLOCK - 3, BLOCK + 7)
+    expect(bytes.slice(0, 4)).toEqual(Uint8Array.of(1, 1, 1, 2))
+    expect(bytes.slice(-5)).toEqual(Uint8Array.of(2, 3, 3, 3, 3))
+  })
+
+  it('gives read-modify-write the sealed batch that is not written yet', () => {
+    const h = new Harness({ immediatePercent: 0 }).open()
+    h.room()
+    const batch = h.log.newBatch(4)
+    const at = batch.addWrite(sessionId(1), 1, 9, 1)
+    batch.buffer.fill(77, at, at + BLOCK)
+    expect(batch.find(9)).toBe(at)
+    h.log.seal(batch, epoch(1))
+    batch.release()
+    const target = new Uint8Array(BLOCK)
+    expect(h.log.readLatest(9, target, 0)).toBe(true)
+    expect(target[5]).toBe(77)
+  })
+
+  it('pads at the end of a segment and goes on in the next', () => {
+    const h = new Harness({ segmentBlocks: 16 }).open()
+    for (let i = 0; i < 20; i++) h.write([i, i + 1, i + 101, i + 1])
+    h.commit()
+    expect(h.log.segmentCount).toBeGreaterThan(4)
+    expect([0, 10, 19, 20, 21].map((block) => h.fill(block))).toEqual([1, 11, 20, 120, 20])
+    h.crash(100)
+    h.open()
+    h.commit()
+    expect([0, 10, 19, 20, 21].map((block) => h.fill(block))).toEqual([1, 11, 20, 120, 20])
+  })
+
+  it('[I3] is durable up to what was written when flush was called', () => {
+    const h = new Harness().open()
+    h.write([1, 1])
+    const end = h.log.appendedLsn
+    expect(h.flush()).toBe(end)
+    h.write([2, 2])
+    expect(h.log.durableLsn).toBe(end)
+    h.crash(0)
+    h.open()
+    h.log.commitTo(h.log.appendedLsn)
+    expect(h.fill(1)).toBe(1)
+    expect(h.fill(2)).toBe(0)
+    expect(h.log.suspect).toBe(true)
+  })
+})
+
+describe('secondary', () => {
+  it('takes raw batches in any pieces and is byte-identical', () => {
+    const primary = new Harness({ segmentBlocks: 16, seed: 3 }).open()
+    const secondary = new Harness({ segmentBlocks: 16, seed: 4 }).open()
+    for (let i = 0; i < 12; i++) {
+      const { lsn: start, bytes } = primary.write([i * 2, i + 1, i + 2])
+      const pieces: Uint8Array[] = []
+      for (let at = 0; at < bytes.length; at += 1500) pieces.push(bytes.subarray(at, at + 1500))
+      const [error] = secondary.wait<[unknown]>((done) => {
+        secondary.log.appendRaw(pieces, start, done)
+      })
+      expect(error).toBeUndefined()
+    }
+    secondary.commit()
+    expect(secondary.fill(23)).toBe(13)
+    expect(secondary.log.lastHeaderCrc).toBe(primary.log.lastHeaderCrc)
+  })
+
+  it('refuses gaps, flipped bits and other histories before anything is written', () => {
+    const primary = new Harness({ seed: 3 }).open()
+    const secondary = new Harness({ seed: 4 }).open()
+    const first = primary.write([1, 1])
+    const second = primary.write([2, 2])
+    const refusal = (bytes: Uint8Array, at: Lsn): unknown =>
+      secondary.wait<[unknown]>((done) => secondary.log.appendRaw([bytes], at, done))[0]
+    expect(refusal(second.bytes, second.lsn)).toMatchObject({ reason: 'gap' })
+    const flipped = first.bytes.slice()
+    flipped[5000] = 9
+    expect(refusal(flipped, first.lsn)).toMatchObject({ reason: 'bad-payload' })
+    const header = first.bytes.slice()
+    header[20] = 9
+    expect(refusal(header, first.lsn)).toMatchObject({ reason: 'bad-header' })
+    expect(secondary.log.appendedLsn).toBe(0)
+    expect(refusal(first.bytes, first.lsn)).toBeUndefined()
+    const other = new Harness({ seed: 5 }).open()
+    other.write([7, 7])
+    const wrong = other.write([8, 8])
+    expect(refusal(wrong.bytes, wrong.lsn)).toMatchObject({ reason: 'bad-chain' })
+    expect(refusal(second.bytes, second.lsn)).toBeUndefined()
+  })
+
+  it('catches up by readLog, truncates to the fork point and takes the other history', () => {
+    const a = new Harness({ segmentBlocks: 16, seed: 6 }).open()
+    const b = new Harness({ segmentBlocks: 16, seed: 7 }).open()
+    for (let i = 0; i < 9; i++) a.write([i, i + 1])
+    a.commit()
+    b.catchUpFrom(a)
+    const fork = a.log.appendedLsn
+    for (let i = 0; i < 7; i++) a.write([i, 200])
+    b.epoch = epoch(2)
+    for (let i = 0; i < 3; i++) b.write([i, 100])
+    b.commit()
+    expect(a.log.forkPoint(b.log.epochTable, b.log.appendedLsn)).toBe(fork)
+    expect(b.log.forkPoint(a.log.epochTable, a.log.appendedLsn)).toBe(fork)
+    const [refused] = a.wait<[unknown]>((done) => a.log.truncateTo(lsn(fork - 2), done))
+    expect(refused).toMatchObject({ kind: 'would-lose-committed' })
+    const [error] = a.wait<[unknown]>((done) => a.log.truncateTo(fork, done))
+    expect(error).toBeUndefined()
+    expect(a.disk.paths().some((path) => path.includes(`/cut-${fork}-`))).toBe(true)
+    a.catchUpFrom(b)
+    expect([0, 2, 3].map((block) => a.fill(block))).toEqual([100, 100, 4])
+    a.crash(100)
+    a.open()
+    expect(a.log.lastHeaderCrc).toBe(b.log.lastHeaderCrc)
+  })
+})

@@ -1,0 +1,115 @@
+/**
+ * Segments ready to be appended to, ahead of need. Disk full shows here and nowhere else: a file's space is
+ * taken when it is made.
+ */
+import type { DiskError } from '@holdfast/base'
+import type { CrcTables } from './crc-tables.ts'
+import type { LogCore } from './log-core.ts'
+import type { Segment } from './segment-set.ts'
+
+const RETRY_MS = 1000
+
+export type RoomState = 'ready' | 'opening' | 'no-space'
+
+export class Room {
+  readonly #core: LogCore
+  readonly #tables: CrcTables
+  readonly #preparing = new Set<number>()
+  #listeners: (() => void)[] = []
+  /** The last attempt failed and the time to try again has not come. */
+  #full = false
+  #reserveFull = false
+
+  constructor(core: LogCore, tables: CrcTables) {
+    this.#core = core
+    this.#tables = tables
+  }
+
+  /** Calls back once when an attempt under way has ended, well or not. */
+  onRoom(callback: () => void): void {
+    this.#listeners.push(callback)
+  }
+
+  get busy(): boolean {
+    return this.#preparing.size > 0
+  }
+
+  /** State of one segment for appending; begins to prepare it where needed. */
+  ensure(number: number, useReserve: boolean): RoomState {
+    if (this.#core.segments.get(number)?.ready === true) return 'ready'
+    if (this.#preparing.has(number)) return 'opening'
+    if (useReserve ? this.#reserveFull : this.#full) return 'no-space'
+    this.#preparing.add(number)
+    this.#markUnclean((error) => {
+      if (error !== undefined) return this.#ended(number, useReserve, error)
+      this.#prepare(number, useReserve)
+    })
+    // Known at once when the space is not even there.
+    if (this.#preparing.has(number)) return 'opening'
+    return this.#core.segments.get(number)?.ready === true ? 'ready' : 'no-space'
+  }
+
+  /** The first append since a clean stop: the log says so before it changes. */
+  #markUnclean(done: (error: DiskError | undefined) => void): void {
+    const { meta, options } = this.#core
+    if (!meta.value.clean) return done(undefined)
+    meta.value.clean = false
+    meta.value.bootId = options.bootId
+    meta.save(done)
+  }
+
+  #prepare(number: number, useReserve: boolean): void {
+    const { segments, geometry } = this.#core
+    const known = segments.get(number)
+    if (known === undefined) {
+      segments.create(number, useReserve, (error, segment) => {
+        if (segment !== undefined) this.#makeReady(segment, true)
+        this.#ended(number, useReserve, error)
+      })
+      return
+    }
+    if (number * geometry.segmentBlocks >= this.#core.writtenLsn) {
+      segments.open(known, (error) => {
+        if (error === undefined) this.#makeReady(known, true)
+        this.#ended(number, useReserve, error)
+      })
+      return
+    }
+    this.#tables.ensure(known, (error) => {
+      if (error === undefined) this.#makeReady(known, false)
+      this.#ended(number, useReserve, error)
+    })
+  }
+
+  #makeReady(segment: Segment, empty: boolean): void {
+    segment.crcPinned = true
+    if (empty) this.#core.segments.freshTable(segment)
+    segment.ready = true
+    segment.lastUse = this.#core.segments.round
+  }
+
+  #ended(number: number, useReserve: boolean, error: DiskError | undefined): void {
+    this.#preparing.delete(number)
+    if (error !== undefined) {
+      this.#full = true
+      if (useReserve) this.#reserveFull = true
+      this.#core.events.event('warn', 'no segment to append to', {
+        path: this.#core.geometry.path,
+        segment: number,
+        cause: error.message,
+      })
+      this.#core.scheduler.after(RETRY_MS, () => {
+        this.#full = false
+        this.#reserveFull = false
+      })
+    }
+    // Never inside the call that asked.
+    this.#core.scheduler.soon(this.#announce)
+  }
+
+  readonly #announce = (): void => {
+    const listeners = this.#listeners
+    this.#listeners = []
+    for (const listener of listeners) listener()
+  }
+}

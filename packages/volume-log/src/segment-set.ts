@@ -1,0 +1,238 @@
+/**
+ * The segment files of one log: which exist, which are open, which slot of the block map stands for
+ * which. Opening for append is asynchronous and ahead of time; space is taken when a file is created.
+ */
+import { assert } from '@holdfast/base'
+import type { Disk, DiskError, DiskFile } from '@holdfast/base'
+import type { CrcCache, CrcHolder } from './crc-cache.ts'
+import type { Geometry } from './geometry.ts'
+import { numberInName } from './geometry.ts'
+import type { LogSettings } from './types.ts'
+
+type FileWaiter = (error: DiskError | undefined, file: DiskFile | undefined) => void
+
+export class Segment implements CrcHolder {
+  readonly number: number
+  slot: number
+  file: DiskFile | undefined
+  crcs: Uint32Array | undefined
+  crcUsed = false
+  crcPinned = false
+  /** File and checksums are there and it may be appended to. */
+  ready = false
+  /** Written since the last flush began. */
+  dirty = false
+  /** Operations under way: it must not be closed or freed meanwhile. */
+  users = 0
+  /** Freed while in use: goes at the last user's end. */
+  doomed = false
+  lastUse = 0
+  waiters: FileWaiter[] | undefined
+
+  constructor(number: number, slot: number) {
+    this.number = number
+    this.slot = slot
+  }
+}
+
+export class SegmentSet {
+  readonly #disk: Disk
+  readonly #geometry: Geometry
+  readonly #cache: CrcCache
+  readonly #settings: LogSettings
+  readonly #bySegment = new Map<number, Segment>()
+  readonly slots: (Segment | undefined)[] = []
+  readonly #freeSlots: number[] = []
+  #spares: string[] = []
+  #spareCounter = 0
+  round = 0
+
+  constructor(disk: Disk, geometry: Geometry, cache: CrcCache, settings: LogSettings) {
+    this.#disk = disk
+    this.#geometry = geometry
+    this.#cache = cache
+    this.#settings = settings
+  }
+
+  get count(): number {
+    return this.#bySegment.size
+  }
+
+  get numbers(): number[] {
+    return [...this.#bySegment.keys()].sort((a, b) => a - b)
+  }
+
+  get all(): IterableIterator<Segment> {
+    return this.#bySegment.values()
+  }
+
+  get(number: number): Segment | undefined {
+    return this.#bySegment.get(number)
+  }
+
+  /** Names found in the directory when the log is opened. */
+  adopt(names: readonly string[]): void {
+    for (const name of names) {
+      const spare = numberInName(name, 'spare-')
+      if (spare >= 0) {
+        this.#spares.push(`${this.#geometry.path}/${name}`)
+        this.#spareCounter = Math.max(this.#spareCounter, spare + 1)
+      }
+    }
+  }
+
+  /** Makes a segment known, at a given slot (from a checkpoint) or at a free one. */
+  add(number: number, slot = -1): Segment {
+    const known = this.#bySegment.get(number)
+    if (known !== undefined) return known
+    let at = slot
+    if (at < 0) at = this.#freeSlots.pop() ?? this.slots.length
+    while (this.slots.length < at) {
+      this.#freeSlots.push(this.slots.length)
+      this.slots.push(undefined)
+    }
+    const segment = new Segment(number, at)
+    assert(this.slots[at] === undefined, 'slot is taken', { slot: at })
+    if (slot >= 0) {
+      const free = this.#freeSlots.indexOf(at)
+      if (free >= 0) this.#freeSlots.splice(free, 1)
+    }
+    this.slots[at] = segment
+    this.#bySegment.set(number, segment)
+    return segment
+  }
+
+  /** Opens an existing segment's file. May call back at once when it is open. */
+  open(segment: Segment, done: FileWaiter): void {
+    segment.lastUse = this.round
+    if (segment.file !== undefined) return done(undefined, segment.file)
+    if (segment.waiters !== undefined) {
+      segment.waiters.push(done)
+      return
+    }
+    this.#openFile(segment, {}, done)
+  }
+
+  /** Creates a segment of full size, from a spare file where there is one. */
+  create(number: number, useReserve: boolean, done: (error: DiskError | undefined, segment: Segment | undefined) => void): void {
+    const spare = this.#spares.pop()
+    if (spare === undefined && !this.hasRoom(useReserve)) {
+      return done({ kind: 'no-space', message: `no room for segment ${number} of ${this.#geometry.path}` }, undefined)
+    }
+    const segment = this.add(number)
+    const options = { createBytes: this.#geometry.segmentBytes, recycle: spare }
+    this.#openFile(segment, options, (error) => {
+      if (error === undefined) return done(undefined, segment)
+      // A spare may be either where it was or renamed already: a later start cleans up.
+      this.forget(segment)
+      done(error, undefined)
+    })
+  }
+
+  hasRoom(useReserve: boolean): boolean {
+    const reserve = useReserve ? 0 : this.#settings.reserveBytes
+    return this.#disk.space().freeBytes >= this.#geometry.segmentBytes + reserve
+  }
+
+  get hasSpare(): boolean {
+    return this.#spares.length > 0
+  }
+
+  /** A table for a segment that is empty so far. */
+  freshTable(segment: Segment): void {
+    this.#cache.add(segment, new Uint32Array(this.#geometry.segmentBlocks))
+  }
+
+  setTable(segment: Segment, table: Uint32Array): void {
+    this.#cache.add(segment, table)
+  }
+
+  retain(segment: Segment): void {
+    segment.users++
+    segment.lastUse = this.round
+  }
+
+  release(segment: Segment): void {
+    segment.users--
+    if (segment.users === 0 && segment.doomed) this.#dispose(segment, true)
+  }
+
+  /** Frees a segment that nothing points at any more; keeps its file for reuse if wanted. */
+  free(segment: Segment, recycle: boolean): void {
+    this.forget(segment)
+    if (segment.users > 0 && recycle) segment.doomed = true
+    else this.#dispose(segment, recycle)
+  }
+
+  /** Takes it out of the tables only. */
+  forget(segment: Segment): void {
+    if (!this.#bySegment.delete(segment.number)) return
+    this.slots[segment.slot] = undefined
+    this.#freeSlots.push(segment.slot)
+    this.#cache.remove(segment)
+    segment.ready = false
+  }
+
+  /** Closes files that were not used for some rounds, or are too many. */
+  closeIdle(): void {
+    this.round++
+    const open = [...this.#bySegment.values()].filter((segment) => segment.file !== undefined)
+    open.sort((a, b) => a.lastUse - b.lastUse)
+    let excess = open.length - this.#settings.openFilesMax
+    for (const segment of open) {
+      const idle = this.round - segment.lastUse > this.#settings.idleRounds
+      if ((!idle && excess <= 0) || segment.users > 0 || segment.dirty) continue
+      if (segment.ready && !idle) continue
+      this.closeFile(segment)
+      excess--
+    }
+  }
+
+  closeFile(segment: Segment): void {
+    segment.file?.close()
+    segment.file = undefined
+    segment.ready = false
+    segment.crcPinned = false
+  }
+
+  closeAll(): void {
+    for (const segment of this.#bySegment.values()) {
+      this.closeFile(segment)
+      this.#cache.remove(segment)
+    }
+  }
+
+  /** Everything known is forgotten, files stay. */
+  reset(): void {
+    this.closeAll()
+    this.#bySegment.clear()
+    this.slots.length = 0
+    this.#freeSlots.length = 0
+  }
+
+  #openFile(
+    segment: Segment,
+    options: { readonly createBytes?: number; readonly recycle?: string | undefined },
+    done: FileWaiter,
+  ): void {
+    segment.waiters = [done]
+    segment.users++
+    this.#disk.open(this.#geometry.segmentPath(segment.number), options, (error, file) => {
+      const waiters = segment.waiters ?? []
+      segment.waiters = undefined
+      segment.file = file
+      for (const waiter of waiters) waiter(error, file)
+      this.release(segment)
+    })
+  }
+
+  #dispose(segment: Segment, recycle: boolean): void {
+    segment.file?.close()
+    segment.file = undefined
+    const path = this.#geometry.segmentPath(segment.number)
+    if (!recycle || this.#spares.length >= this.#settings.spareFilesMax) return this.#disk.remove(path)
+    const spare = `${this.#geometry.path}/spare-${this.#spareCounter++}`
+    this.#disk.rename(path, spare)
+    this.#spares.push(spare)
+  }
+}

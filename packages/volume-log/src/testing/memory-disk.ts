@@ -1,0 +1,280 @@
+/**
+ * A disk in memory with the page cache apart from the platter: a crash loses any subset of the 4 KiB
+ * pages written since the last sync. Deterministic by seed. Names are durable at once, file contents are not.
+ */
+import type { Checksum, Disk, DiskDone, DiskError, DiskFile } from '@holdfast/base'
+import { tableChecksum } from './crc32c.ts'
+import type { ManualScheduler } from './manual-scheduler.ts'
+import { SeededRandom } from './manual-scheduler.ts'
+
+const PAGE = 4096
+
+class Inode {
+  cache: Uint8Array
+  platter: Uint8Array
+  readonly dirty = new Set<number>()
+  /** Pages that are not in the page cache: tryReadVerified misses. */
+  readonly cold = new Set<number>()
+  constructor(bytes: number) {
+    this.cache = new Uint8Array(bytes)
+    this.platter = new Uint8Array(bytes)
+  }
+  resize(bytes: number): void {
+    if (bytes === this.cache.length) return
+    const grow = (old: Uint8Array): Uint8Array => {
+      const fresh = new Uint8Array(bytes)
+      fresh.set(old.subarray(0, Math.min(bytes, old.length)))
+      return fresh
+    }
+    this.cache = grow(this.cache)
+    this.platter = grow(this.platter)
+  }
+}
+
+export interface MemoryDiskOptions {
+  readonly scheduler: ManualScheduler
+  readonly seed?: number
+  readonly checksum?: Checksum
+  /** Bytes that files may take in all. */
+  readonly capacityBytes?: number
+  /** Percent of writes that finish at once. */
+  readonly immediatePercent?: number
+}
+
+export class MemoryDisk implements Disk {
+  readonly #files = new Map<string, Inode>()
+  readonly #scheduler: ManualScheduler
+  readonly #random: SeededRandom
+  readonly #checksum: Checksum
+  readonly #immediatePercent: number
+  capacityBytes: number
+  /** Raised by a crash: files opened before do nothing any more. */
+  #life = 0
+  openFiles = 0
+  /** The next operation of that kind fails with an I/O error. */
+  failNext: 'write' | 'datasync' | 'read' | undefined
+
+  constructor(options: MemoryDiskOptions) {
+    this.#scheduler = options.scheduler
+    this.#random = new SeededRandom(options.seed ?? 1)
+    this.#checksum = options.checksum ?? tableChecksum
+    this.capacityBytes = options.capacityBytes ?? 2 ** 40
+    this.#immediatePercent = options.immediatePercent ?? 50
+  }
+
+  makeDirectory(): void {}
+
+  list(path: string): string[] {
+    const names = new Set<string>()
+    for (const name of this.#files.keys()) {
+      if (name.startsWith(`${path}/`)) names.add(name.slice(path.length + 1).split('/')[0] ?? '')
+    }
+    return [...names].sort()
+  }
+
+  remove(path: string): void {
+    for (const name of [...this.#files.keys()]) {
+      if (name === path || name.startsWith(`${path}/`)) this.#files.delete(name)
+    }
+  }
+
+  rename(from: string, to: string): void {
+    const inode = this.#files.get(from)
+    if (inode === undefined) throw new Error(`rename: ${from} does not exist`)
+    this.#files.delete(from)
+    this.#files.set(to, inode)
+  }
+
+  syncDirectory(_path: string, done: DiskDone): void {
+    this.#later(() => done(undefined))
+  }
+
+  readWhole(path: string): Uint8Array | undefined {
+    return this.#files.get(path)?.cache.slice()
+  }
+
+  writeAtomic(path: string, chunks: readonly Uint8Array[], done: DiskDone): void {
+    const total = chunks.reduce((sum, chunk) => sum + chunk.length, 0)
+    const inode = new Inode(total)
+    let at = 0
+    for (const chunk of chunks) {
+      inode.cache.set(chunk, at)
+      at += chunk.length
+    }
+    inode.platter.set(inode.cache)
+    this.#later(() => {
+      this.#files.set(path, inode)
+      done(undefined)
+    })
+  }
+
+  open(
+    path: string,
+    options: { readonly createBytes?: number; readonly recycle?: string | undefined },
+    done: (error: DiskError | undefined, file: DiskFile | undefined) => void,
+  ): void {
+    this.#later(() => {
+      if (options.recycle !== undefined) this.rename(options.recycle, path)
+      let inode = this.#files.get(path)
+      const wanted = options.createBytes
+      if (inode === undefined && wanted === undefined) {
+        return done({ kind: 'absent', message: `${path} does not exist` }, undefined)
+      }
+      const more = (wanted ?? 0) - (inode?.cache.length ?? 0)
+      if (wanted !== undefined && more > this.space().freeBytes) {
+        return done({ kind: 'no-space', message: 'disk is full' }, undefined)
+      }
+      inode ??= new Inode(wanted ?? 0)
+      if (wanted !== undefined) inode.resize(wanted)
+      this.#files.set(path, inode)
+      this.openFiles++
+      done(undefined, this.#handle(inode))
+    })
+  }
+
+  space(): { readonly freeBytes: number; readonly totalBytes: number } {
+    let used = 0
+    for (const inode of this.#files.values()) used += inode.cache.length
+    return { freeBytes: this.capacityBytes - used, totalBytes: this.capacityBytes }
+  }
+
+  // --- What tests do to it.
+
+  /**
+   * Stops everything under way. `keepPercent` of the unsynced pages reach the platter: 100 is the end of the
+   * process alone (the kernel keeps the page cache), less is the end of the host.
+   */
+  crash(keepPercent: number): void {
+    this.#life++
+    this.openFiles = 0
+    this.#scheduler.clear()
+    for (const inode of this.#files.values()) {
+      for (const page of inode.dirty) {
+        const start = page * PAGE
+        if (!this.#random.chance(keepPercent)) continue
+        inode.platter.set(inode.cache.subarray(start, start + PAGE), start)
+      }
+      inode.dirty.clear()
+      inode.cold.clear()
+      inode.cache.set(inode.platter)
+    }
+  }
+
+  flipBit(path: string, position: number, bit: number): void {
+    const inode = this.#files.get(path)
+    if (inode === undefined) throw new Error(`${path} does not exist`)
+    for (const bytes of [inode.cache, inode.platter]) {
+      bytes[position] = (bytes[position] ?? 0) ^ (1 << bit)
+    }
+  }
+
+  /** Drops pages from the cache, so that they can't be read at once. */
+  evict(path: string): void {
+    const inode = this.#files.get(path)
+    if (inode === undefined) return
+    for (let page = 0; page * PAGE < inode.cache.length; page++) inode.cold.add(page)
+  }
+
+  bytesOf(path: string): Uint8Array | undefined {
+    return this.#files.get(path)?.cache
+  }
+
+  paths(): string[] {
+    return [...this.#files.keys()].sort()
+  }
+
+  #later(task: () => void): void {
+    const life = this.#life
+    this.#scheduler.after(this.#random.below(20) / 10, () => {
+      if (life === this.#life) task()
+    })
+  }
+
+  #fails(kind: 'write' | 'datasync' | 'read'): DiskError | undefined {
+    if (this.failNext !== kind) return undefined
+    this.failNext = undefined
+    return { kind: 'io', message: `${kind} failed` }
+  }
+
+  #handle(inode: Inode): DiskFile {
+    const life = this.#life
+    let open = true
+    const alive = (): void => {
+      if (!open || life !== this.#life) throw new Error('file is closed')
+    }
+    return {
+      write: (buffers, position, done) => {
+        alive()
+        const error = this.#fails('write')
+        const apply = (): void => put(inode, buffers, position)
+        if (error === undefined && this.#random.chance(this.#immediatePercent)) {
+          apply()
+          return true
+        }
+        this.#later(() => {
+          if (error === undefined) apply()
+          done(error)
+        })
+        return false
+      },
+      tryReadVerified: (target, targetOffset, blockCount, position, crcs, crcIndex) => {
+        alive()
+        for (let i = 0; i < blockCount; i++) if (inode.cold.has(position / PAGE + i)) return -1
+        target.set(inode.cache.subarray(position, position + blockCount * PAGE), targetOffset)
+        const found = new Uint32Array(blockCount)
+        this.#checksum.crc32cBlocks(target, targetOffset, blockCount, found, 0)
+        for (let i = 0; i < blockCount; i++) if (found[i] !== crcs[crcIndex + i]) return i
+        return blockCount
+      },
+      read: (target, targetOffset, length, position, done) => {
+        alive()
+        const error = this.#fails('read')
+        this.#later(() => {
+          if (error !== undefined) return done(error)
+          if (position + length > inode.cache.length) {
+            return done({ kind: 'io', message: 'read behind the end of the file' })
+          }
+          target.set(inode.cache.subarray(position, position + length), targetOffset)
+          for (let at = position; at < position + length; at += PAGE) inode.cold.delete(at / PAGE)
+          done(undefined)
+        })
+      },
+      datasync: (done) => {
+        alive()
+        const error = this.#fails('datasync')
+        const pages = [...inode.dirty]
+        this.#later(() => {
+          if (error !== undefined) return done(error)
+          for (const page of pages) {
+            const start = page * PAGE
+            inode.platter.set(inode.cache.subarray(start, start + PAGE), start)
+            inode.dirty.delete(page)
+          }
+          done(undefined)
+        })
+      },
+      punchHole: (position, length, done) => {
+        alive()
+        put(inode, [new Uint8Array(length)], position)
+        this.#later(() => done(undefined))
+      },
+      close: () => {
+        if (open && life === this.#life) this.openFiles--
+        open = false
+      },
+    }
+  }
+}
+
+function put(inode: Inode, buffers: readonly Uint8Array[], position: number): void {
+  let at = position
+  for (const buffer of buffers) {
+    if (at + buffer.length > inode.cache.length) throw new Error('write behind the allocated end')
+    inode.cache.set(buffer, at)
+    at += buffer.length
+  }
+  for (let page = Math.floor(position / PAGE); page * PAGE < at; page++) {
+    inode.dirty.add(page)
+    inode.cold.delete(page)
+  }
+}

@@ -1,0 +1,125 @@
+/** What the log hands out and takes: plain values shared by its parts. */
+import type { Checksum, Disk, DiskError, Epoch, EventLog, Lsn, Scheduler, VolumeId } from '@holdfast/base'
+import type { CrcCache } from './crc-cache.ts'
+
+/** First log position of an epoch. Structurally equal to the wire's type of that name. */
+export interface EpochStart {
+  readonly epoch: Epoch
+  readonly firstLsn: Lsn
+}
+
+export interface LogSettings {
+  /** Bytes of free space kept for compaction, zeroes and checkpoints. */
+  readonly reserveBytes: number
+  /** New log that starts a checkpoint at the least. */
+  readonly checkpointBytesMin: number
+  /** Freed segment files kept for reuse. */
+  readonly spareFilesMax: number
+  /** Segments that log may exceed twice the live blocks by, before compaction. */
+  readonly compactionSlackSegments: number
+  /** Dead segments below the commit position that start a checkpoint before its time. */
+  readonly deadSegmentsMax: number
+  /** Milliseconds that cut tails are kept aside; applied when the log is opened. */
+  readonly cutKeepMs: number
+  /** Calls of `maintenance` without use after which a segment file is closed. */
+  readonly idleRounds: number
+  /** Open files above which the least recently used are closed. */
+  readonly openFilesMax: number
+}
+
+export const defaultSettings: LogSettings = {
+  reserveBytes: 256 * 1024 * 1024,
+  checkpointBytesMin: 256 * 1024 * 1024,
+  spareFilesMax: 2,
+  compactionSlackSegments: 4,
+  deadSegmentsMax: 8,
+  cutKeepMs: 24 * 3600 * 1000,
+  idleRounds: 3,
+  openFilesMax: 128,
+}
+
+export interface ReplicaLogOptions {
+  readonly disk: Disk
+  readonly checksum: Checksum
+  readonly scheduler: Scheduler
+  readonly events: EventLog
+  /** Directory of this replica, relative to the data directory: `volumes/<id>`. */
+  readonly path: string
+  readonly volume: VolumeId
+  /** Blocks in a segment: a power of two, at least 8. Fixed at creation of the volume. */
+  readonly segmentBlocks: number
+  /** Size of a new volume; an existing one knows its own from its log. */
+  readonly sizeBytes: number
+  /** Names the boot of the host: another one than at the last open means that page cache was lost. */
+  readonly bootId: string
+  readonly crcCache: CrcCache
+  readonly settings?: Partial<LogSettings> | undefined
+  /** Wall clock, for the names and the age of cut tails only. Without it they are kept for ever. */
+  readonly wallMs?: (() => number) | undefined
+}
+
+/** `mismatch`: the directory belongs to another volume or another segment size. */
+export interface LogOpenError {
+  readonly kind: 'io' | 'mismatch'
+  readonly message: string
+}
+
+/** What can't be trusted although it was durable. `logicalBlock` -1: not known (header lost). */
+export interface DamageRange {
+  readonly kind: 'payload' | 'header' | 'segment-missing' | 'checkpoint'
+  readonly lsn: Lsn
+  readonly blockCount: number
+  readonly logicalBlock: number
+}
+
+export interface RecoveryReport {
+  readonly created: boolean
+  readonly checkpointLsn: Lsn
+  readonly replayedBatches: number
+  /** Where the torn tail was cut; undefined when there was nothing behind the last good batch. */
+  readonly cutAtLsn: Lsn | undefined
+  readonly damage: readonly DamageRange[]
+  readonly suspect: boolean
+  readonly rebuilding: boolean
+}
+
+/**
+ * `ok`: usable. `damaged`: a batch below the durable LSN is lost; what lies before it is readable, and
+ * `appendRaw` from a peer heals it. `rebuilding`: empty until `install`. `failed`: a write or flush
+ * failed; only opening anew helps.
+ */
+export type LogState = 'ok' | 'damaged' | 'rebuilding' | 'failed' | 'closed'
+
+export interface AppendRefusal {
+  readonly kind: 'refused'
+  readonly reason:
+    | 'gap'
+    | 'stale-epoch'
+    | 'bad-header'
+    | 'bad-chain'
+    | 'bad-payload'
+    | 'wrong-volume'
+    | 'not-usable'
+  readonly lsn: Lsn
+}
+
+export type ReadError =
+  | { readonly kind: 'io'; readonly message: string }
+  | {
+      readonly kind: 'damaged'
+      readonly lsn: Lsn
+      /** -1 when asked by log position. */
+      readonly logicalBlock: number
+      readonly blockCount: number
+    }
+
+export interface TruncateRefusal {
+  readonly kind: 'would-lose-committed' | 'not-a-boundary' | 'not-usable'
+  readonly lsn: Lsn
+}
+
+export type AppendDone = (error: DiskError | undefined) => void
+export type RawAppendDone = (error: DiskError | AppendRefusal | undefined) => void
+export type ReadDone = (error: ReadError | undefined) => void
+
+export const ioError = (message: string): DiskError => ({ kind: 'io', message })
