@@ -14,7 +14,7 @@ import {
   timestamp,
   type VolumeId,
 } from '@holdfast/base'
-import { createCrcCache } from '@holdfast/volume-log'
+import { CrcCache } from '@holdfast/volume-log'
 import type { PeerMessage, VolumeEpoch } from '@holdfast/wire'
 import { Admin } from './admin.ts'
 import { ClusterView } from './cluster-view.ts'
@@ -94,7 +94,7 @@ class NodeEngine implements Engine {
       view,
       peers,
       statistics: new Statistics(),
-      crcCache: createCrcCache(CRC_CACHE_BYTES),
+      crcCache: new CrcCache(CRC_CACHE_BYTES),
     }
     this.#giver = new GrantGiver((volume, until) => {
       return this.replicas.get(volume.volume)?.promise(volume, until) ?? false

@@ -32,10 +32,13 @@ export class Follower {
   readonly #context: NodeContext
   readonly #log: ReplicaLog
   readonly #owner: FollowerOwner
+  readonly #segmentBlocks: number
   readonly #queue: PeerMessage[] = []
   readonly #checkpoint: Uint8Array[] = []
   #phase: Phase = { kind: 'subscribing' }
   #busy = false
+  /** Appends under way: they may follow each other without waiting. */
+  #appending = 0
   #ackScheduled = false
   #committedTarget: Lsn = lsn(0)
   /** Reached once: what was missing after an unclean host stop is here again. */
@@ -45,9 +48,11 @@ export class Follower {
     context: NodeContext,
     log: ReplicaLog,
     scope: VolumeEpoch,
+    segmentBlocks: number,
     link: Link,
     owner: FollowerOwner,
   ) {
+    this.#segmentBlocks = segmentBlocks
     this.#context = context
     this.#log = log
     this.scope = scope
@@ -65,7 +70,7 @@ export class Follower {
 
   /** True while an operation on the log is under way, also after `close`. */
   get busy(): boolean {
-    return this.#busy
+    return this.#busy || this.#appending > 0
   }
 
   message(message: PeerMessage): void {
@@ -136,6 +141,12 @@ export class Follower {
       return
     }
     const done = this.#later()
+    if (forkLsn === this.#log.appendedLsn && this.#log.state === 'ok') {
+      this.#phase = { kind: 'following' }
+      this.#acknowledge()
+      done()
+      return
+    }
     this.#log.truncateTo(forkLsn, (error) => {
       if (this.#phase.kind !== 'ended') {
         if (error !== undefined) this.#fail('failed', `the tail can't be cut: ${error.kind}`)
@@ -148,20 +159,18 @@ export class Follower {
 
   #append(message: AppendMessage): void {
     if (this.#phase.kind !== 'following') return
-    const done = this.#later()
+    this.#appending++
     this.#log.appendRaw(message.payload, message.lsn, (error) => {
-      if (this.#phase.kind === 'ended') {
-        done()
+      this.#appending--
+      if (this.#phase.kind === 'ended') return
+      if (error === undefined) {
+        this.#commit(message.committedLsn)
+        if (this.#appending === 0) this.#acknowledge()
+        else this.#acknowledgeSoon()
         return
       }
-      if (error !== undefined) {
-        const kind = error.kind === 'no-space' ? 'no-space' : 'failed'
-        this.#fail(kind, `a batch can't be appended: ${error.kind} ${error.message}`)
-      } else {
-        this.#commit(message.committedLsn)
-        this.#acknowledgeSoon()
-      }
-      done()
+      const why = error.kind === 'refused' ? `${error.reason} at ${error.lsn}` : error.message
+      this.#fail(error.kind === 'no-space' ? 'no-space' : 'failed', `a batch can't be appended: ${why}`)
     })
   }
 
@@ -169,7 +178,7 @@ export class Follower {
     if (this.#phase.kind !== 'following') return
     if (position > this.#committedTarget) this.#committedTarget = position
     this.#caughtUpLsn ??= position
-    const reached = lsnMin(this.#committedTarget, this.#log.appendedLsn)
+    const reached = lsnMin(this.#committedTarget, this.#log.writtenLsn)
     if (reached > this.#log.committedLsn) this.#log.commitTo(reached)
     if (this.#log.suspect && this.#log.appendedLsn >= this.#caughtUpLsn) this.#log.clearSuspect()
   }
@@ -192,8 +201,8 @@ export class Follower {
   }
 
   #acknowledge(): void {
-    const { appendedLsn, durableLsn } = this.#log
-    this.link.send({ type: 'ack', ...this.scope, appendedLsn, durableLsn })
+    const { writtenLsn, durableLsn } = this.#log
+    this.link.send({ type: 'ack', ...this.scope, appendedLsn: writtenLsn, durableLsn })
   }
 
   #beginRebuild(message: RebuildMessage): void {
@@ -203,9 +212,11 @@ export class Follower {
       from: appendedLsn,
       bytes: message.totalBytes,
     })
+    // What the primary leaves out lies below the fork and is whole here.
     const sent = new Set(message.segments)
-    const keep = message.needed.filter((segment) => !sent.has(segment))
-    const target = this.#log.beginRebuild(keep, message.needed)
+    const held = message.needed.filter((segment) => !sent.has(segment))
+    const fork = held.length === 0 ? lsn(0) : lsn((Math.max(...held) + 1) * this.#segmentBlocks)
+    const target = this.#log.beginRebuild(fork, message.needed)
     this.#checkpoint.length = 0
     this.#phase = { kind: 'rebuilding', target, receivedBytes: 0 }
   }

@@ -32,6 +32,7 @@ import { FlushRounds } from './flush-rounds.ts'
 import { type BatchRequests, InFlight } from './in-flight.ts'
 import { type FeedOwner, MemberFeed } from './member-feed.ts'
 import type { Link } from './peer-table.ts'
+import { readRelocation } from './relocation.ts'
 import { RepairDesk } from './repair-desk.ts'
 import type { VolumeCounters } from './statistics.ts'
 
@@ -52,6 +53,9 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
   readonly scope: VolumeEpoch
   readonly log: ReplicaLog
   readonly inFlight = new InFlight()
+  readonly segmentBlocks: number
+  readonly windowBytes: number
+  readonly #turnBlocks: number
   readonly machine: Primary
   readonly permission = new ServingPermission()
   readonly #context: NodeContext
@@ -88,9 +92,12 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
     this.#context = context
     this.log = log
     this.#owner = owner
+    this.windowBytes = context.settings.catchUpWindowBytes
     this.scope = { volume: record.id, epoch: record.epoch }
     this.#counters = context.statistics.volume(`${record.namespace}/${record.name}`)
-    const { appendedLsn, durableLsn, committedLsn } = log
+    const { writtenLsn: appendedLsn, durableLsn, committedLsn } = log
+    this.segmentBlocks = record.segmentBlocks
+    this.#turnBlocks = Math.min(TURN_BATCH_BLOCKS, record.segmentBlocks >> 1)
     const self = context.self.node
     const now = context.clock.now()
     this.machine = new Primary(
@@ -117,14 +124,26 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
     this.#repairs = new RepairDesk(context, this.scope, log, () => this.#repairLinks())
   }
 
-  readonly windowBytes = 16 * 1024 * 1024
 
   /** Begins the reign: the `epoch` record, whose commit opens the volume (I6). */
   start(): void {
+    if (this.#closed) return
+    const room = this.log.canAppend(0, true)
+    if (room === 'opening') {
+      this.log.onRoom(() => this.start())
+      return
+    }
+    if (room === 'no-space') {
+      const { volume, epoch } = this.scope
+      this.#context.events.event('error', 'no space to begin the epoch: free some', { volume, epoch })
+      this.#context.scheduler.after(1_000, () => this.start())
+      return
+    }
     const batch = this.log.newBatch(0)
     batch.addEpoch(this.scope.epoch)
     this.#sealAndSend(batch, this.inFlight.takeRequests())
-    this.#servingFromLsn = this.log.appendedLsn
+    this.#servingFromLsn = batch.endLsn
+    if (this.machine.committedLsn >= this.#servingFromLsn) this.#open()
   }
 
   get serving(): boolean {
@@ -262,7 +281,8 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
       return new Uint8Array(length)
     }
     const batch = this.log.newBatch(length / BLOCK_BYTES)
-    const view = batch.buffer.subarray(BLOCK_BYTES, BLOCK_BYTES + length)
+    const start = batch.buffer.length - batch.capacityBlocks * BLOCK_BYTES
+    const view = batch.buffer.subarray(start, start + length)
     this.#reserved.set(view, batch)
     return view
   }
@@ -443,7 +463,7 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
   ): void {
     const length = blockCount * BLOCK_BYTES
     this.#sealTurnBatch()
-    if (!this.#mayAppend()) {
+    if (!this.#mayAppend(blockCount)) {
       const payload = source.slice(sourceStart, sourceStart + length)
       this.unreserve(source)
       const offset = logicalBlock * BLOCK_BYTES
@@ -468,16 +488,21 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
     let batch = this.#batch
     if (batch !== undefined && batch.fits(records, blocks)) return batch
     if (batch !== undefined) this.#sealTurnBatch()
-    if (!this.#mayAppend()) return undefined
-    batch = this.log.newBatch(TURN_BATCH_BLOCKS)
+    if (blocks === 0 && this.log.canAppend(0, true) === 'yes') {
+      // Trims may use the reserve: they are how a full volume becomes less full.
+      batch = this.log.newBatch(0)
+    } else {
+      if (!this.#mayAppend(Math.max(blocks, this.#turnBlocks))) return undefined
+      batch = this.log.newBatch(Math.max(blocks, this.#turnBlocks))
+    }
     this.#batch = batch
     this.#requests = this.inFlight.takeRequests()
     this.#scheduleTurn()
     return batch
   }
 
-  #mayAppend(): boolean {
-    const room = this.log.canAppend()
+  #mayAppend(blocks: number): boolean {
+    const room = this.log.canAppend(blocks)
     if (room === 'yes') return true
     this.#blockedBy = 'room'
     if (room === 'opening') {
@@ -627,12 +652,6 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
 
   #sealAndSend(batch: Batch, requests: BatchRequests): void {
     const start = this.log.seal(batch, this.scope.epoch)
-    const pad = this.log.takePad()
-    if (pad !== undefined) this.#sendAndAppend(pad, pad.lsn, this.inFlight.takeRequests())
-    this.#sendAndAppend(batch, start, requests)
-  }
-
-  #sendAndAppend(batch: Batch, start: Lsn, requests: BatchRequests): void {
     const entry = { batch, lsn: start, endLsn: batch.endLsn, requests, written: false }
     this.inFlight.push(entry)
     for (const feed of this.#feeds.values()) feed.batchSealed(batch, start, entry.endLsn)
@@ -672,7 +691,7 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
       entry.batch.release()
     }
     if (this.#lateWaiters.length > 0) this.#answerLateWaiters()
-    if (!this.#serving && position >= this.#servingFromLsn && this.#servingFromLsn > 0) this.#open()
+    if (!this.#serving && this.#servingFromLsn > 0 && position >= this.#servingFromLsn) this.#open()
   }
 
   #answer(requests: BatchRequests, endLsn: Lsn, now: number): void {
@@ -776,13 +795,14 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
   /** Re-appends live blocks of mostly dead segments, a little per tick. */
   #compact(): void {
     if (this.#relocating) return
-    const plan = this.log.compactionWork(256)
-    if (plan === undefined || this.log.canAppend() !== 'yes') return
+    const plan = this.log.compactionWork(Math.min(256, this.segmentBlocks - 1))
+    if (plan === undefined) return
     this.#relocating = true
-    this.log.readRelocation(plan, (error, batch) => {
+    readRelocation(this.log, plan, (batch) => {
       this.#relocating = false
-      if (error !== undefined || batch === undefined) return
-      if (this.#closed || this.#blockedBy !== 'nothing' || this.log.canAppend() !== 'yes') {
+      if (batch === undefined) return
+      const room = this.log.canAppend(batch.payloadBlocks, true)
+      if (this.#closed || this.#blockedBy !== 'nothing' || room !== 'yes') {
         batch.release()
         return
       }

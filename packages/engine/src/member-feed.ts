@@ -20,6 +20,7 @@ export interface FeedOwner {
   readonly log: ReplicaLog
   readonly inFlight: InFlight
   readonly windowBytes: number
+  readonly segmentBlocks: number
   committedLsn(): Lsn
   feedLive(node: NodeId): void
   feedLagging(node: NodeId): void
@@ -176,7 +177,7 @@ export class MemberFeed {
   }
 
   #startRebuild(subscribe: SubscribeMessage): void {
-    const { scope, log } = this.#owner
+    const { scope, log, segmentBlocks } = this.#owner
     const fork = this.#nextLsn
     const pin = log.pin()
     log.checkpointNow((error, info) => {
@@ -191,7 +192,7 @@ export class MemberFeed {
       const queue = segments.map((segment) => ({
         segment,
         at: 0,
-        length: log.segmentBytes(segment, info.lsn),
+        length: Math.min(segmentBlocks, info.lsn - segment * segmentBlocks) * BLOCK_BYTES,
       }))
       const totalBytes = queue.reduce((sum, { length }) => sum + length, info.bytes)
       const message: RebuildMessage = {

@@ -82,7 +82,8 @@ export class Replica {
     const { disk, checksum, scheduler, events, bootId, crcCache } = context
     const { segmentBlocks, sizeBytes } = record
     const path = `volumes/${record.id}`
-    const ports = { disk, checksum, scheduler, events, bootId, crcCache }
+    const wallMs = (): number => context.clock.wallMs()
+    const ports = { disk, checksum, scheduler, events, bootId, crcCache, wallMs }
     openReplicaLog({ ...ports, path, volume: record.id, segmentBlocks, sizeBytes }, (error, log, report) => {
       if (this.#role.kind === 'closed') {
         log?.close(false, () => {})
@@ -173,7 +174,7 @@ export class Replica {
       type: 'status',
       volume: this.volume,
       epoch: record?.epoch ?? epoch(0),
-      present: log !== undefined && this.#role.kind !== 'failed' && this.#role.kind !== 'closed',
+      present: log?.state === 'ok' && this.#role.kind !== 'failed' && this.#role.kind !== 'closed',
       lastEpoch: log?.lastEpoch ?? epoch(0),
       appendedLsn: log?.appendedLsn ?? (0 as StatusMessage['appendedLsn']),
       suspect: log?.suspect ?? false,
@@ -358,12 +359,12 @@ export class Replica {
     if (this.#lastFollower?.busy === true || this.#context.clock.now() < this.#retryAt) return
     const link = this.#context.peers.ensure(primary, 'data')
     if (link === undefined) return
-    if (log.canAppend() === 'no-space') {
+    if (log.state === 'ok' && log.canAppend() === 'no-space') {
       this.#retryAt = after(this.#context.clock.now(), NO_SPACE_RETRY_MS)
       return
     }
     const scope = { volume: this.volume, epoch: reign }
-    const follower = new Follower(this.#context, log, scope, link, {
+    const follower = new Follower(this.#context, log, scope, record.segmentBlocks, link, {
       troubled: (kind, reason) => this.#followerTroubled(kind, reason),
     })
     this.#lastFollower = follower
@@ -372,7 +373,7 @@ export class Replica {
 
   #followerTroubled(kind: 'no-space' | 'failed', reason: string): void {
     this.#context.events.event('error', reason, { volume: this.volume })
-    if (kind === 'failed' && this.#log?.usable === false) this.#fail(reason)
+    if (kind === 'failed' && this.#log?.state === 'failed') this.#fail(reason)
     else this.#dropFollower(kind === 'no-space' ? NO_SPACE_RETRY_MS : RESUBSCRIBE_MS * 5)
   }
 
@@ -390,7 +391,7 @@ export class Replica {
     const { record } = versioned
     const { clock, self, peers, times } = this.#context
     const log = this.#log
-    if (log === undefined || !record.inSync.includes(self.node)) return
+    if (log === undefined || log.state !== 'ok' || !record.inSync.includes(self.node)) return
     const now = clock.now()
     let role = this.#role
     if (role.kind !== 'candidate') {
