@@ -138,6 +138,8 @@ export class CheckpointWriter {
     const { disk, geometry } = this.#core
     file.datasync((error) => {
       if (error !== undefined) return this.#abandon(work, file, error)
+      // A rebuild began meanwhile: this is the state that is being given up.
+      if (!this.#core.usable) return this.#abandon(work, file, undefined)
       file.close()
       disk.rename(work.temporary, geometry.checkpointPath(work.head.lsn))
       disk.syncDirectory(geometry.path, (syncError) => {

@@ -64,6 +64,7 @@ function create(options: ReplicaLogOptions, done: OpenDone): void {
 function openRebuilding(core: LogCore, done: OpenDone): void {
   core.state = 'rebuilding'
   core.suspect = false
+  core.segments.adopt(core.disk.list(core.geometry.path))
   core.scheduler.soon(() => done(undefined, new ReplicaLog(core), emptyReport(false, false, true)))
 }
 

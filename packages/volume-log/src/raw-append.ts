@@ -108,6 +108,7 @@ export class RawAppender {
   /** Writes what has room; called again when segments were opened. */
   readonly process = (): void => {
     for (let job = this.#queue[0]; job !== undefined; job = this.#queue[0]) {
+      if (!this.#core.usable) return this.#giveUp()
       const state = this.#roomFor(job)
       if (state === 'opening') return this.#room.onRoom(this.process)
       if (state === 'no-space') return this.#noSpace()
@@ -147,6 +148,10 @@ export class RawAppender {
     if (core.state !== 'damaged' || core.writtenLsn < core.damagedBelowLsn) return
     core.state = 'ok'
     core.events.event('info', 'damaged log was healed', { path: core.geometry.path })
+  }
+
+  #giveUp(): void {
+    for (const job of this.#queue.splice(0)) this.#refuse('not-usable', job.done)
   }
 
   /** Nothing of the waiting batches was written: the log is as it was before them. */

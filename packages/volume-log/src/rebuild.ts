@@ -1,26 +1,282 @@
-import type { DiskError, Lsn } from '@holdfast/base'
+/**
+ * Replaces a replica's contents by a peer's checkpoint and the segments it needs. Own segments wholly below the
+ * fork are the same bytes and stay. `meta` says `rebuilding` from before the first loss to the moment the new state
+ * is complete on disk: in between the replica is empty, and what arrived whole survives a crash.
+ */
+import type { DiskError, DiskFile, Lsn } from '@holdfast/base'
+import { BLOCK_BYTES } from '@holdfast/base'
+import type { AppendWriter } from './append-writer.ts'
+import { BlockMap } from './block-map.ts'
+import { decodeCheckpoint, neededSegments } from './checkpoint-codec.ts'
+import type { Checkpoint } from './checkpoint-codec.ts'
+import { numberInName } from './geometry.ts'
 import type { LogCore } from './log-core.ts'
+import { loadCheckpoint } from './recovery.ts'
+
+type Done = (error: DiskError | undefined) => void
 
 export interface RebuildTarget {
-  /** Writes a piece of a segment; pieces of one segment come in order. */
-  writeSegment(
-    segment: number,
-    offsetBytes: number,
-    bytes: Uint8Array,
-    done: (error: DiskError | undefined) => void,
-  ): void
-  /** Needed segments that are not whole yet. */
+  /** Writes a piece of a segment; the pieces of one segment come in order, from 0. */
+  writeSegment(segment: number, offsetBytes: number, bytes: Uint8Array, done: Done): void
+  /** Needed segments that are not whole yet (the last one, cut at the checkpoint, never counts as whole). */
   missing(): number[]
-  install(checkpoint: Uint8Array, done: (error: DiskError | undefined) => void): void
+  /** Atomic: before, the replica is empty; after, its log ends at the checkpoint. */
+  install(checkpoint: Uint8Array, done: Done): void
+  /** Stops; the replica stays `rebuilding` and what is whole is kept for the next attempt. */
   abort(): void
 }
 
-export class Rebuild implements RebuildTarget {
-  constructor(_core: LogCore, _fork: Lsn, _needed: readonly number[], _installed: () => void) {}
-  writeSegment(): void {}
-  missing(): number[] {
-    return []
-  }
-  install(): void {}
-  abort(): void {}
+/** A segment that arrives. */
+interface Arriving {
+  file: DiskFile | undefined
+  bytes: number
 }
+
+export class Rebuild implements RebuildTarget {
+  readonly #core: LogCore
+  readonly #writer: AppendWriter
+  readonly #needed: readonly number[]
+  readonly #whole: Set<number>
+  readonly #arriving = new Map<number, Arriving>()
+  #queue: (() => void)[] | undefined = []
+  #failure: DiskError | undefined
+
+  constructor(core: LogCore, writer: AppendWriter, fork: Lsn, needed: readonly number[]) {
+    this.#core = core
+    this.#writer = writer
+    this.#needed = needed
+    this.#whole = new Set(this.#keepable(fork).filter((segment) => needed.includes(segment)))
+    core.state = 'rebuilding'
+    writer.whenDrained(() => this.#prepare())
+  }
+
+  missing(): number[] {
+    return this.#needed.filter((segment) => !this.#whole.has(segment))
+  }
+
+  writeSegment(segment: number, offsetBytes: number, bytes: Uint8Array, done: Done): void {
+    this.#whenReady(done, () => {
+      const arriving = this.#arriving.get(segment) ?? { file: undefined, bytes: 0 }
+      this.#arriving.set(segment, arriving)
+      const end = offsetBytes + bytes.length
+      if (offsetBytes !== arriving.bytes || end > this.#core.geometry.segmentBytes) {
+        return this.#later(done, ioError(`piece of segment ${segment} out of order`))
+      }
+      arriving.bytes = end
+      this.#write(segment, arriving, offsetBytes, bytes, done)
+    })
+  }
+
+  install(bytes: Uint8Array, done: Done): void {
+    this.#whenReady(done, () => {
+      const core = this.#core
+      const checkpoint = decodeCheckpoint(bytes, core.checksum)
+      const problem = checkpoint === undefined ? 'checkpoint is damaged' : this.#problem(checkpoint)
+      if (checkpoint === undefined || problem !== undefined) {
+        return this.#later(done, ioError(problem ?? 'checkpoint is damaged'))
+      }
+      this.#syncArriving((error) => {
+        if (error !== undefined) return done(error)
+        this.#removeCheckpoints()
+        const path = core.geometry.checkpointPath(checkpoint.lsn)
+        core.disk.writeAtomic(path, [bytes], (writeError) => {
+          if (writeError !== undefined) return done(writeError)
+          this.#switch(checkpoint, done)
+        })
+      })
+    })
+  }
+
+  abort(): void {
+    this.#failure ??= ioError('rebuild was given up')
+    for (const arriving of this.#arriving.values()) arriving.file?.close()
+  }
+
+  /** Own segments that are the peer's bytes too. */
+  #keepable(fork: Lsn): number[] {
+    const { meta, segments, geometry, disk, writtenLsn } = this.#core
+    if (meta.value.state === 'rebuilding') {
+      const there = new Set(disk.list(geometry.path))
+      const name = (segment: number): string =>
+        geometry.segmentPath(segment).slice(geometry.path.length + 1)
+      return meta.value.kept.filter((segment) => there.has(name(segment)))
+    }
+    const limit = Math.min(fork, writtenLsn)
+    return segments.numbers.filter((number) => (number + 1) * geometry.segmentBlocks <= limit)
+  }
+
+  /** What is kept becomes durable, then meta tells, then the rest goes. */
+  #prepare(): void {
+    const core = this.#core
+    const kept = [...core.segments.all].filter((segment) => this.#whole.has(segment.number))
+    let open = 1
+    const step: Done = (error) => {
+      if (error !== undefined) this.#failure ??= error
+      open--
+      if (open === 0) this.#mark()
+    }
+    for (const segment of kept) {
+      if (!segment.dirty || segment.file === undefined) continue
+      open++
+      segment.file.datasync(step)
+    }
+    step(undefined)
+  }
+
+  #mark(): void {
+    const core = this.#core
+    const meta = core.meta.value
+    meta.state = 'rebuilding'
+    meta.kept = [...this.#whole]
+    meta.clean = false
+    meta.cutTo = undefined
+    meta.durableLsn = 0
+    core.meta.save((error) => {
+      if (error !== undefined) this.#failure ??= error
+      else if (this.#failure === undefined) this.#clear()
+      const queue = this.#queue ?? []
+      this.#queue = undefined
+      for (const task of queue) task()
+    })
+  }
+
+  #clear(): void {
+    const core = this.#core
+    core.reset()
+    this.#writer.restart(core.appendedLsn)
+    this.#removeCheckpoints()
+    for (const name of core.disk.list(core.geometry.path)) {
+      const number = numberInName(name, 'segment-')
+      if (number < 0 || this.#whole.has(number)) continue
+      core.disk.remove(`${core.geometry.path}/${name}`)
+    }
+  }
+
+  #removeCheckpoints(): void {
+    const { disk, geometry } = this.#core
+    for (const name of disk.list(geometry.path)) {
+      if (name.startsWith('checkpoint')) disk.remove(`${geometry.path}/${name}`)
+    }
+  }
+
+  #whenReady(done: Done, task: () => void): void {
+    const run = (): void => {
+      if (this.#failure !== undefined) this.#later(done, this.#failure)
+      else task()
+    }
+    if (this.#queue === undefined) run()
+    else this.#queue.push(run)
+  }
+
+  #write(
+    segment: number,
+    arriving: Arriving,
+    offsetBytes: number,
+    bytes: Uint8Array,
+    done: Done,
+  ): void {
+    const { disk, geometry } = this.#core
+    const written: Done = (error) => {
+      if (error !== undefined) return this.#fail(error, done)
+      if (offsetBytes + bytes.length < geometry.segmentBytes) return done(undefined)
+      this.#complete(segment, arriving, done)
+    }
+    if (arriving.file !== undefined) {
+      if (arriving.file.write([bytes], offsetBytes, written)) this.#later(written, undefined)
+      return
+    }
+    // Pieces that come while the file is being made wait for it.
+    const ready = this.#queue === undefined
+    if (ready) this.#queue = []
+    const path = geometry.segmentPath(segment)
+    disk.open(path, { createBytes: geometry.segmentBytes }, (error, file) => {
+      arriving.file = file
+      const queue = this.#queue ?? []
+      this.#queue = undefined
+      if (file === undefined) this.#fail(error ?? ioError('no file'), done)
+      else if (file.write([bytes], offsetBytes, written)) this.#later(written, undefined)
+      for (const task of queue) task()
+    })
+  }
+
+  #complete(segment: number, arriving: Arriving, done: Done): void {
+    const file = arriving.file
+    if (file === undefined) return done(ioError('segment was closed'))
+    file.datasync((error) => {
+      if (error !== undefined) return this.#fail(error, done)
+      file.close()
+      this.#arriving.delete(segment)
+      this.#whole.add(segment)
+      this.#core.meta.value.kept.push(segment)
+      this.#core.meta.save(done)
+    })
+  }
+
+  #syncArriving(done: Done): void {
+    let open = 1
+    let failure: DiskError | undefined
+    const step: Done = (error) => {
+      if (error !== undefined) failure ??= error
+      open--
+      if (open === 0) done(failure)
+    }
+    for (const arriving of this.#arriving.values()) {
+      if (arriving.file === undefined) continue
+      open++
+      arriving.file.datasync(step)
+    }
+    step(undefined)
+  }
+
+  /** Why the checkpoint can't be installed with what is here. */
+  #problem(checkpoint: Checkpoint): string | undefined {
+    const { geometry } = this.#core
+    if (checkpoint.seed !== geometry.seed) return 'checkpoint of another volume'
+    if (checkpoint.segmentBlocks !== geometry.segmentBlocks) return 'checkpoint of another segment size'
+    const map = new BlockMap(geometry.segmentBlocks)
+    checkpoint.pageNumbers.forEach((number, i) => map.loadPage(number, checkpoint.page(i)))
+    for (const segment of neededSegments(checkpoint, map.live)) {
+      const tail = segment === geometry.segmentOf(checkpoint.lsn)
+      const wanted = tail ? geometry.indexOf(checkpoint.lsn) * BLOCK_BYTES : geometry.segmentBytes
+      const bytes = this.#whole.has(segment) ? wanted : (this.#arriving.get(segment)?.bytes ?? 0)
+      if (bytes < wanted) return `segment ${segment} has not arrived`
+    }
+    return undefined
+  }
+
+  #switch(checkpoint: Checkpoint, done: Done): void {
+    const core = this.#core
+    const meta = core.meta.value
+    meta.state = 'normal'
+    meta.kept = []
+    meta.suspect = false
+    meta.bootId = core.options.bootId
+    meta.durableLsn = checkpoint.lsn
+    core.meta.save((error) => {
+      if (error !== undefined) return done(error)
+      for (const arriving of this.#arriving.values()) arriving.file?.close()
+      core.reset()
+      loadCheckpoint(core, checkpoint)
+      for (const segment of [...core.segments.all]) {
+        // The peer had it, nothing needs it, it did not travel.
+        const here = this.#whole.has(segment.number) || this.#arriving.has(segment.number)
+        if (!here) core.segments.forget(segment)
+      }
+      core.suspect = false
+      core.state = 'ok'
+      this.#writer.restart(core.appendedLsn)
+      done(undefined)
+    })
+  }
+
+  #fail(error: DiskError, done: Done): void {
+    this.#failure ??= error
+    done(error)
+  }
+
+  #later(done: Done, error: DiskError | undefined): void {
+    this.#core.scheduler.soon(() => done(error))
+  }
+}
+
+const ioError = (message: string): DiskError => ({ kind: 'io', message })

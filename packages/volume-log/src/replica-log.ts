@@ -325,12 +325,17 @@ export class ReplicaLog {
     })
   }
 
+  /**
+   * Gives up the contents but the segments that are the same on the peer. The state is `rebuilding` at once and
+   * until the target's `install` succeeds, also across restarts.
+   */
   beginRebuild(fork: Lsn, needed: readonly number[]): RebuildTarget {
-    return new Rebuild(this.#core, fork, needed, () => this.#writer.restart(this.#core.appendedLsn))
+    return new Rebuild(this.#core, this.#writer, fork, needed)
   }
 
   // --- Upkeep.
 
+  /** What to relocate next; fits one batch for `maxBlocks` up to 512. Undefined also while it looks. */
   compactionWork(maxBlocks: number): RelocationPlan | undefined {
     return this.#compaction.work(maxBlocks)
   }

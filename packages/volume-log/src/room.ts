@@ -19,6 +19,8 @@ export class Room {
   /** The last attempt failed and the time to try again has not come. */
   #full = false
   #reserveFull = false
+  /** Said once, not every second. */
+  #warned = false
 
   constructor(core: LogCore, tables: CrcTables) {
     this.#core = core
@@ -40,13 +42,22 @@ export class Room {
     if (this.#preparing.has(number)) return 'opening'
     if (useReserve ? this.#reserveFull : this.#full) return 'no-space'
     this.#preparing.add(number)
+    if (!this.#mayCreate(number, useReserve)) {
+      this.#ended(number, useReserve, { kind: 'no-space', message: 'the disk is full' })
+      return 'no-space'
+    }
     this.#markUnclean((error) => {
       if (error !== undefined) return this.#ended(number, useReserve, error)
       this.#prepare(number, useReserve)
     })
-    // Known at once when the space is not even there.
     if (this.#preparing.has(number)) return 'opening'
     return this.#core.segments.get(number)?.ready === true ? 'ready' : 'no-space'
+  }
+
+  /** Known at once, and before anything is changed, when the space is not even there. */
+  #mayCreate(number: number, useReserve: boolean): boolean {
+    const { segments } = this.#core
+    return segments.get(number) !== undefined || segments.hasSpare || segments.hasRoom(useReserve)
   }
 
   /** The first append since a clean stop: the log says so before it changes. */
@@ -93,16 +104,18 @@ export class Room {
     if (error !== undefined) {
       this.#full = true
       if (useReserve) this.#reserveFull = true
-      this.#core.events.event('warn', 'no segment to append to', {
+      if (!this.#warned) this.#core.events.event('warn', 'no segment to append to', {
         path: this.#core.geometry.path,
         segment: number,
         cause: error.message,
       })
+      this.#warned = true
       this.#core.scheduler.after(RETRY_MS, () => {
         this.#full = false
         this.#reserveFull = false
       })
     }
+    if (error === undefined) this.#warned = false
     // Never inside the call that asked.
     this.#core.scheduler.soon(this.#announce)
   }

@@ -117,7 +117,7 @@ export class Harness {
 
   /** Appends one batch of writes [first block, fill bytes…]; returns its bytes and place. */
   write(...writes: readonly (readonly [number, ...number[]])[]): { lsn: Lsn; bytes: Uint8Array } {
-    this.room()
+    this.room(writes.reduce((sum, [, ...fills]) => sum + fills.length, 0))
     const batch = this.log.newBatch(32)
     for (const [block, ...fills] of writes) {
       const at = batch.addWrite(sessionId(7), 0, block, fills.length)

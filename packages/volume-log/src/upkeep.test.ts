@@ -1,0 +1,321 @@
+import { epoch, lsn } from '@holdfast/base'
+import type { Lsn } from '@holdfast/base'
+import { describe, expect, it } from 'vitest'
+import type { CheckpointInfo } from './log-core.ts'
+import { BLOCK, Harness } from './testing/harness.ts'
+
+const checkpoint = (h: Harness): CheckpointInfo => {
+  const [error, info] = h.wait<[unknown, CheckpointInfo | undefined]>((done) => {
+    h.log.checkpointNow(done)
+  })
+  if (info === undefined) throw new Error(JSON.stringify(error))
+  return info
+}
+
+/** Does what the engine does with a plan. Returns the blocks moved. */
+const relocate = (h: Harness, maxBlocks: number): number => {
+  const plan = h.log.compactionWork(maxBlocks)
+  if (plan === undefined) return 0
+  h.room()
+  const batch = h.log.newBatch(plan.blockCount)
+  for (const run of plan.runs) {
+    const at = batch.addRelocate(run.logicalBlock, run.blockCount, run.oldLsn)
+    const target = new Uint8Array(run.blockCount * BLOCK)
+    const [error] = h.wait<[unknown]>((done) => {
+      h.log.readBlockAt(run.oldLsn, run.blockCount, target, done)
+    })
+    expect(error).toBeUndefined()
+    batch.buffer.set(target, at)
+  }
+  h.log.seal(batch, h.epoch)
+  let written = false
+  written = h.log.append(batch, () => {
+    written = true
+  })
+  h.scheduler.run(() => written)
+  batch.release()
+  h.commit()
+  return plan.blockCount
+}
+
+describe('checkpoint and recovery', () => {
+  it('recovers from a checkpoint and replays only what is behind it', () => {
+    const h = new Harness({ segmentBlocks: 16 }).open()
+    for (let i = 0; i < 30; i++) h.write([i, i + 1])
+    h.commit()
+    const info = checkpoint(h)
+    expect(info.lsn).toBe(h.log.committedLsn)
+    h.write([0, 99])
+    h.commit()
+    h.flush()
+    h.crash(0)
+    h.open()
+    expect(h.report).toMatchObject({ checkpointLsn: info.lsn, replayedBatches: 1, damage: [] })
+    h.commit()
+    expect([0, 1, 29].map((block) => h.fill(block))).toEqual([99, 2, 30])
+  })
+
+  it('keeps the map right while a checkpoint is written', () => {
+    const h = new Harness({ segmentBlocks: 16 }).open()
+    for (let i = 0; i < 20; i++) h.write([i, 1])
+    h.commit()
+    const at = h.log.committedLsn
+    let info: CheckpointInfo | undefined
+    h.log.checkpointNow((_error, result) => {
+      info = result
+    })
+    for (let i = 0; i < 20; i++) h.write([i, 2])
+    h.commit()
+    h.scheduler.run(() => info !== undefined)
+    expect(info?.lsn).toBe(at)
+    h.crash(100)
+    h.open()
+    h.commit()
+    for (let i = 0; i < 20; i++) expect(h.fill(i)).toBe(2)
+  })
+
+  it('a clean stop needs no replay and does not write on the next open', () => {
+    const h = new Harness().open()
+    h.write([4, 4])
+    h.commit()
+    h.close()
+    const before = h.disk.bytesOf(`${h.path}/meta`)?.slice()
+    h.bootId = 'boot-2'
+    h.open()
+    expect(h.report).toMatchObject({ replayedBatches: 0, suspect: false })
+    expect(h.disk.bytesOf(`${h.path}/meta`)).toEqual(before)
+    expect(h.disk.openFiles).toBe(0)
+    expect(h.fill(4)).toBe(4)
+    h.write([5, 5])
+    h.crash(0)
+    h.open()
+    expect(h.log.suspect).toBe(true)
+  })
+
+  it('stays suspect over a second crash until it is cleared', () => {
+    const h = new Harness().open()
+    h.write([1, 1])
+    h.crash(50)
+    h.open()
+    h.crash(100)
+    h.open()
+    expect(h.log.suspect).toBe(true)
+    h.log.clearSuspect()
+    h.scheduler.run()
+    h.crash(100)
+    expect(h.open().log.suspect).toBe(false)
+  })
+
+  it('takes an older checkpoint when the newest is damaged, and says when there is none', () => {
+    const h = new Harness({ segmentBlocks: 16 }).open()
+    for (let round = 0; round < 4; round++) for (let i = 0; i < 10; i++) h.write([i, round + 1])
+    h.commit()
+    const info = checkpoint(h)
+    h.close()
+    expect(h.open().log.segmentCount).toBeLessThan(6)
+    h.close()
+    h.disk.flipBit(`${h.path}/checkpoint-${String(info.lsn).padStart(16, '0')}`, 5000, 3)
+    h.open()
+    expect(h.log.state).toBe('damaged')
+    expect(h.report?.damage[0]?.kind).toBe('checkpoint')
+  })
+})
+
+describe('compaction', () => {
+  it('keeps the log bounded under random overwrite and loses nothing', () => {
+    const settings = { checkpointBytesMin: 200 * BLOCK, deadSegmentsMax: 3, compactionSlackSegments: 2 }
+    const h = new Harness({ segmentBlocks: 16, settings, crcBytes: 300 }).open()
+    const model = new Uint8Array(64)
+    let seed = 5
+    let moved = 0
+    for (let i = 0; i < 700; i++) {
+      seed = (seed * 1103515245 + 12345) % 2 ** 31
+      const block = Math.floor(seed / 65536) % 64
+      model[block] = 1 + (i % 250)
+      h.write([block, 1 + (i % 250)])
+      h.commit()
+      if (i % 4 === 0) h.log.maintenance()
+      moved += relocate(h, 8)
+      expect(h.log.segmentCount).toBeLessThan(40)
+    }
+    expect(moved).toBeGreaterThan(20)
+    for (let block = 0; block < 64; block++) expect(h.fill(block)).toBe(model[block])
+    h.crash(0)
+    h.open()
+    expect(h.report?.damage).toEqual([])
+    for (let block = 0; block < 64; block++) {
+      const known = h.fill(block)
+      expect(known === 0 && model[block] !== 0).toBe(false)
+    }
+  })
+
+  it('does not move a block that was written anew in between', () => {
+    const settings = { compactionSlackSegments: 0 }
+    const h = new Harness({ segmentBlocks: 16, settings }).open()
+    for (let i = 0; i < 7; i++) h.write([i, i + 1])
+    for (let round = 0; round < 6; round++) for (let i = 1; i < 7; i++) h.write([i, 50 + round])
+    h.commit()
+    let plan = h.log.compactionWork(8)
+    for (let i = 0; i < 50 && plan === undefined; i++) {
+      h.scheduler.run()
+      plan = h.log.compactionWork(8)
+    }
+    expect(plan?.runs).toEqual([{ logicalBlock: 0, blockCount: 1, oldLsn: 1 }])
+    h.write([0, 123])
+    const batch = h.log.newBatch(1)
+    const at = batch.addRelocate(0, 1, lsn(1))
+    batch.buffer.fill(1, at, at + BLOCK)
+    h.room()
+    h.log.seal(batch, epoch(1))
+    let written = h.log.append(batch, () => {
+      written = true
+    })
+    h.scheduler.run(() => written)
+    h.commit()
+    expect(h.fill(0)).toBe(123)
+  })
+
+  it('frees nothing while pinned', () => {
+    const h = new Harness({ segmentBlocks: 16 }).open()
+    for (let i = 0; i < 40; i++) h.write([0, i])
+    h.commit()
+    const pin = h.log.pin()
+    checkpoint(h)
+    expect(h.log.streamableFrom()).toBe(0)
+    pin.release()
+    expect(h.log.streamableFrom()).toBeGreaterThan(0)
+    expect(h.fill(0)).toBe(39)
+    // Stale contents of recycled files are never taken for log.
+    for (let i = 0; i < 40; i++) h.write([1, i])
+    h.crash(100)
+    h.open()
+    expect(h.report?.damage).toEqual([])
+    h.commit()
+    expect(h.fill(1)).toBe(39)
+  })
+})
+
+describe('disk full', () => {
+  it('shows at the creation of a segment only, is clean and goes away', () => {
+    const h = new Harness({ segmentBlocks: 16, capacityBytes: 40 * BLOCK }).open()
+    let count = 0
+    let state = 'yes'
+    for (; count < 100; count++) {
+      state = h.log.canAppend(1)
+      while (state === 'opening') {
+        h.wait<[]>((done) => h.log.onRoom(done))
+        state = h.log.canAppend(1)
+      }
+      if (state === 'no-space') break
+      h.write([count, count + 1])
+    }
+    expect(state).toBe('no-space')
+    expect(count).toBe(16)
+    expect(h.events.filter((event) => event.startsWith('no segment')).length).toBe(1)
+    h.commit()
+    expect(h.fill(15)).toBe(16)
+    h.disk.capacityBytes = 400 * BLOCK
+    h.scheduler.run()
+    h.write([99, 99])
+    h.commit()
+    expect(h.fill(99)).toBe(99)
+  })
+
+  it('keeps a reserve that only compaction and zeroes may use', () => {
+    const settings = { reserveBytes: 20 * 16 * BLOCK }
+    const h = new Harness({ segmentBlocks: 16, capacityBytes: 21 * 16 * BLOCK, settings }).open()
+    expect(h.log.canAppend(1)).toBe('no-space')
+    expect(h.log.canAppend(0, true)).toBe('opening')
+  })
+
+  it('a secondary without room is as before and can go on later', () => {
+    const a = new Harness({ segmentBlocks: 16 }).open()
+    const b = new Harness({ segmentBlocks: 16, capacityBytes: 20 * BLOCK, seed: 2 }).open()
+    for (let i = 0; i < 20; i++) a.write([i, i + 1])
+    a.commit()
+    const [, first] = a.wait<[unknown, Uint8Array, Lsn]>((done) => a.log.readLog(lsn(0), 1 << 20, done))
+    expect(b.wait<[unknown]>((done) => b.log.appendRaw([first], lsn(0), done))[0]).toBeUndefined()
+    const [, second] = a.wait<[unknown, Uint8Array, Lsn]>((done) => {
+      a.log.readLog(lsn(16), 1 << 20, done)
+    })
+    const [full] = b.wait<[unknown]>((done) => b.log.appendRaw([second], lsn(16), done))
+    expect(full).toMatchObject({ kind: 'no-space' })
+    expect(b.log.appendedLsn).toBe(16)
+    b.disk.capacityBytes = 1 << 30
+    b.scheduler.run()
+    b.catchUpFrom(a)
+    expect(b.fill(19)).toBe(20)
+    expect(b.log.lastHeaderCrc).toBe(a.log.lastHeaderCrc)
+  })
+})
+
+describe('rebuild', () => {
+  const prepare = (): { a: Harness; b: Harness; info: CheckpointInfo } => {
+    const settings = { spareFilesMax: 0 }
+    const a = new Harness({ segmentBlocks: 16, settings }).open()
+    const b = new Harness({ segmentBlocks: 16, seed: 2, settings }).open()
+    for (let i = 0; i < 24; i++) a.write([i, i + 1])
+    a.commit()
+    b.catchUpFrom(a)
+    for (let i = 0; i < 90; i++) a.write([12 + (i % 12), 100 + i])
+    a.commit()
+    const info = checkpoint(a)
+    expect(a.log.streamableFrom()).toBeGreaterThan(b.log.appendedLsn)
+    return { a, b, info }
+  }
+  const transfer = (a: Harness, b: Harness, info: CheckpointInfo, count = 1000): Uint8Array => {
+    const fork = b.log.forkPoint(a.log.epochTable, a.log.appendedLsn)
+    const target = b.log.beginRebuild(fork, info.segments)
+    for (const segment of target.missing().slice(0, count)) {
+      const bytes = Math.min(16, info.lsn - segment * 16) * BLOCK
+      for (let at = 0; at < bytes; at += 3 * BLOCK) {
+        const length = Math.min(3 * BLOCK, bytes - at)
+        const [, piece] = a.wait<[unknown, Uint8Array]>((done) => {
+          a.log.readSegment(segment, at, length, done)
+        })
+        const [error] = b.wait<[unknown]>((done) => target.writeSegment(segment, at, piece, done))
+        expect(error).toBeUndefined()
+      }
+    }
+    const file = a.log.readCheckpoint()
+    if (count === 1000) {
+      const [error] = b.wait<[unknown]>((done) => target.install(file, done))
+      expect(error).toBeUndefined()
+    } else {
+      const [error] = b.wait<[unknown]>((done) => target.install(file, done))
+      expect(error).toMatchObject({ kind: 'io' })
+    }
+    return file
+  }
+
+  it('takes the missing segments and goes on from the checkpoint', () => {
+    const { a, b, info } = prepare()
+    transfer(a, b, info)
+    expect(b.log.appendedLsn).toBe(info.lsn)
+    a.write([3, 33])
+    a.commit()
+    b.catchUpFrom(a)
+    for (let i = 0; i < 24; i++) expect(b.fill(i)).toBe(a.fill(i))
+    b.flush()
+    b.crash(0)
+    b.open()
+    b.log.commitTo(b.log.appendedLsn)
+    for (let i = 0; i < 24; i++) expect(b.fill(i)).toBe(a.fill(i))
+    expect(b.log.lastHeaderCrc).toBe(a.log.lastHeaderCrc)
+  })
+
+  it('resumes after a crash with what was whole', () => {
+    const { a, b, info } = prepare()
+    transfer(a, b, info, 1)
+    b.crash(0)
+    b.open()
+    expect(b.report?.rebuilding).toBe(true)
+    expect(b.log.appendedLsn).toBe(0)
+    const target = b.log.beginRebuild(lsn(0), info.segments)
+    expect(target.missing().length).toBeLessThan(info.segments.length)
+    target.abort()
+    b.scheduler.run()
+    transfer(a, b, info)
+    for (let i = 0; i < 24; i++) expect(b.fill(i)).toBe(a.fill(i))
+  })
+})
