@@ -32,6 +32,8 @@ export class Batch {
   readonly #pool: BatchPool
   #payloadBlocks = 0
   #recordCount = 0
+  /** Payload blocks that the taker asked for; the buffer may be larger. */
+  #limitBlocks = 0
   #references = 1
   /** Words of the header that hold something, to be cleared when the buffer is used again. */
   #dirtyWords = 0
@@ -81,7 +83,7 @@ export class Batch {
   fits(records: number, blocks: number): boolean {
     return (
       this.#recordCount + records <= RECORDS_MAX &&
-      this.#payloadBlocks + blocks <= this.capacityBlocks
+      this.#payloadBlocks + blocks <= this.#limitBlocks
     )
   }
 
@@ -171,7 +173,8 @@ export class Batch {
   }
 
   /** For the pool: empty again, with one reference. */
-  reset(): void {
+  reset(limitBlocks: number): void {
+    this.#limitBlocks = limitBlocks
     const dirty = Math.max(
       this.#dirtyWords,
       RECORDS_WORD + this.#recordCount * RECORD_WORDS + this.#payloadBlocks,
@@ -227,12 +230,10 @@ export class BatchPool {
   take(payloadBlocksMax: number): Batch {
     assert(payloadBlocksMax <= PAYLOAD_BLOCKS_MAX, 'batch too large', { payloadBlocksMax })
     const index = CLASSES.findIndex((sizeClass) => payloadBlocksMax <= sizeClass.blocks)
-    const batch = this.#free[index]?.pop()
-    if (batch !== undefined) {
-      batch.reset()
-      return batch
-    }
-    return new Batch(this, CLASSES[index]?.blocks ?? PAYLOAD_BLOCKS_MAX)
+    const size = CLASSES[index]?.blocks ?? PAYLOAD_BLOCKS_MAX
+    const batch = this.#free[index]?.pop() ?? new Batch(this, size)
+    batch.reset(payloadBlocksMax)
+    return batch
   }
 
   put(batch: Batch): void {

@@ -1,6 +1,74 @@
 /** When upkeep is due. */
 import { BLOCK_BYTES } from '@holdfast/base'
+import type { CheckpointWriter } from './checkpoint-writer.ts'
+import { freeDeadSegments } from './checkpoint-writer.ts'
+import type { Flusher } from './flusher.ts'
 import type { LogCore } from './log-core.ts'
+
+/** Rounds without an append after which a volume is put to rest, in multiples of `idleRounds`. */
+const REST_FACTOR = 4
+
+/** What `maintenance` of a log does: bounded work, everything else is left for a later round. */
+export class Maintenance {
+  readonly #core: LogCore
+  readonly #checkpoints: CheckpointWriter
+  readonly #flusher: Flusher
+  #lastAppended = -1
+  #quietRounds = 0
+
+  constructor(core: LogCore, checkpoints: CheckpointWriter, flusher: Flusher) {
+    this.#core = core
+    this.#checkpoints = checkpoints
+    this.#flusher = flusher
+  }
+
+  round(): void {
+    const core = this.#core
+    if (!core.usable || core.truncating) return
+    freeDeadSegments(core)
+    if (!this.#checkpoints.busy && needsCheckpoint(core)) this.#checkpoints.write(() => undefined)
+    this.#noteDurable()
+    core.segments.closeIdle()
+    this.#rest()
+  }
+
+  /** Recovery tells a torn tail from damage by it, and need not check payloads below. */
+  #noteDurable(): void {
+    const { meta, durableLsn, geometry, state } = this.#core
+    const gap = durableLsn - meta.value.durableLsn
+    if (state !== 'ok' || meta.value.clean || gap < geometry.segmentBlocks / 4) return
+    meta.value.durableLsn = durableLsn
+    meta.save(() => undefined)
+  }
+
+  /**
+   * A volume nobody writes to is flushed, gets a checkpoint and is marked as cleanly stopped, so that a crash of
+   * the node finds nothing to recover in thousands of idle volumes. The next append takes the mark away first.
+   */
+  #rest(): void {
+    const core = this.#core
+    const meta = core.meta.value
+    if (core.appendedLsn !== this.#lastAppended) {
+      this.#lastAppended = core.appendedLsn
+      this.#quietRounds = 0
+      return
+    }
+    this.#quietRounds++
+    const due = this.#quietRounds >= core.settings.idleRounds * REST_FACTOR
+    if (!due || meta.clean || core.state !== 'ok' || this.#checkpoints.busy || this.#flusher.busy) return
+    if (core.committedLsn < core.appendedLsn) return
+    if (core.durableLsn < core.appendedLsn) return this.#flusher.flush(() => undefined)
+    if (core.lastCheckpoint?.lsn !== core.committedLsn) return this.#checkpoints.write(() => undefined)
+    const busy = [...core.segments.all].some((segment) => segment.users > 0 && segment.ready)
+    if (busy) return
+    // Closed, so that the next append has to ask for its segment and finds the mark.
+    for (const segment of core.segments.all) if (segment.ready) core.segments.closeFile(segment)
+    meta.clean = true
+    meta.bootId = core.options.bootId
+    meta.durableLsn = core.durableLsn
+    core.meta.save(() => undefined)
+  }
+}
 
 /** Enough new log since the last checkpoint, or enough dead segments that only a checkpoint frees. */
 export function needsCheckpoint(core: LogCore): boolean {

@@ -12,6 +12,7 @@ import type { Checkpoint } from './checkpoint-codec.ts'
 import { numberInName } from './geometry.ts'
 import type { LogCore } from './log-core.ts'
 import { loadCheckpoint } from './recovery.ts'
+import type { Room } from './room.ts'
 
 type Done = (error: DiskError | undefined) => void
 
@@ -41,13 +42,23 @@ export class Rebuild implements RebuildTarget {
   #queue: (() => void)[] | undefined = []
   #failure: DiskError | undefined
 
-  constructor(core: LogCore, writer: AppendWriter, fork: Lsn, needed: readonly number[]) {
+  constructor(
+    core: LogCore,
+    writer: AppendWriter,
+    room: Room,
+    fork: Lsn,
+    needed: readonly number[],
+  ) {
     this.#core = core
     this.#writer = writer
     this.#needed = needed
     this.#whole = new Set(this.#keepable(fork).filter((segment) => needed.includes(segment)))
     core.state = 'rebuilding'
-    writer.whenDrained(() => this.#prepare())
+    const whenQuiet = (): void => {
+      if (room.busy) room.onRoom(whenQuiet)
+      else this.#prepare()
+    }
+    writer.whenDrained(whenQuiet)
   }
 
   missing(): number[] {

@@ -20,7 +20,7 @@ import { PAYLOAD_BLOCKS_MAX } from './header-codec.ts'
 import type { LogCore } from './log-core.ts'
 import { readLog, streamableFrom } from './log-reader.ts'
 import type { ReadLogDone } from './log-reader.ts'
-import { needsCheckpoint } from './maintenance.ts'
+import { Maintenance } from './maintenance.ts'
 import { RawAppender } from './raw-append.ts'
 import { Reader } from './reader.ts'
 import { Rebuild } from './rebuild.ts'
@@ -51,6 +51,7 @@ export class ReplicaLog {
   readonly #truncation: Truncation
   readonly #checkpoints: CheckpointWriter
   readonly #compaction: Compaction
+  readonly #maintenance: Maintenance
 
   /** Use `openReplicaLog`. */
   constructor(core: LogCore) {
@@ -63,9 +64,10 @@ export class ReplicaLog {
     this.#raw = new RawAppender(core, this.#room, this.#writer)
     this.#reader = new Reader(core, this.#tables, this.#writer)
     this.#flusher = new Flusher(core)
-    this.#truncation = new Truncation(core, this.#writer)
+    this.#truncation = new Truncation(core, this.#writer, this.#room)
     this.#checkpoints = new CheckpointWriter(core, this.#flusher)
     this.#compaction = new Compaction(core)
+    this.#maintenance = new Maintenance(core, this.#checkpoints, this.#flusher)
   }
 
   /** End of what was sealed or received; not all of it need be written yet. */
@@ -330,7 +332,7 @@ export class ReplicaLog {
    * until the target's `install` succeeds, also across restarts.
    */
   beginRebuild(fork: Lsn, needed: readonly number[]): RebuildTarget {
-    return new Rebuild(this.#core, this.#writer, fork, needed)
+    return new Rebuild(this.#core, this.#writer, this.#room, fork, needed)
   }
 
   // --- Upkeep.
@@ -340,12 +342,9 @@ export class ReplicaLog {
     return this.#compaction.work(maxBlocks)
   }
 
+  /** Call now and then (every second or so): checkpoints, freed segments, idle files, rest. */
   maintenance(): void {
-    const core = this.#core
-    if (!core.usable || core.truncating) return
-    freeDeadSegments(core)
-    if (!this.#checkpoints.busy && needsCheckpoint(core)) this.#checkpoints.write(() => undefined)
-    core.segments.closeIdle()
+    this.#maintenance.round()
   }
 
   /** Ends the log. `clean`: flushed, with a checkpoint, and marked so. Nothing may be under way any more. */

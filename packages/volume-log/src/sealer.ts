@@ -85,6 +85,9 @@ export class Sealer {
     const table = segment?.crcs
     assert(segment?.ready === true && table !== undefined, 'seal without room: ask canAppend before', {
       lsn: headerLsn,
+      segment: segment?.number,
+      ready: segment?.ready,
+      table: table !== undefined,
     })
     segment.lastUse = segments.round
     if (batch.payloadBlocks === 0) return

@@ -9,6 +9,7 @@ import type { AppendWriter } from './append-writer.ts'
 import type { LogCore } from './log-core.ts'
 import { encodeText } from './meta.ts'
 import { numberInName } from './geometry.ts'
+import type { Room } from './room.ts'
 import type { TruncateRefusal } from './types.ts'
 
 const COPY_BYTES = 1024 * 1024
@@ -26,11 +27,13 @@ interface Piece {
 export class Truncation {
   readonly #core: LogCore
   readonly #writer: AppendWriter
+  readonly #room: Room
   #counter = 0
 
-  constructor(core: LogCore, writer: AppendWriter) {
+  constructor(core: LogCore, writer: AppendWriter, room: Room) {
     this.#core = core
     this.#writer = writer
+    this.#room = room
   }
 
   truncateTo(target: Lsn, done: TruncateDone): void {
@@ -45,9 +48,17 @@ export class Truncation {
       core.truncating = false
       done(error)
     }
-    this.#writer.whenDrained(() => {
+    this.#whenQuiet(() => {
       if (!core.usable) return finish({ kind: 'not-usable', lsn: core.appendedLsn })
       this.#keepAside(target, () => this.#cut(target, finish))
+    })
+  }
+
+  /** No write and no opening of a segment under way; `truncating` keeps new ones from beginning. */
+  #whenQuiet(task: () => void): void {
+    this.#writer.whenDrained(() => {
+      if (this.#room.busy) this.#room.onRoom(() => this.#whenQuiet(task))
+      else task()
     })
   }
 

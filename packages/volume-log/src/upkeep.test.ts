@@ -121,6 +121,54 @@ describe('checkpoint and recovery', () => {
   })
 })
 
+describe('rest', () => {
+  it('marks an idle volume as cleanly stopped, and an append takes the mark away first', () => {
+    const h = new Harness({ settings: { idleRounds: 1 } }).open()
+    h.write([1, 1])
+    h.commit()
+    for (let i = 0; i < 10; i++) {
+      h.log.maintenance()
+      h.scheduler.run()
+    }
+    expect(h.disk.openFiles).toBe(0)
+    h.crash(0)
+    h.open()
+    expect(h.log.suspect).toBe(false)
+    expect(h.report?.replayedBatches).toBe(0)
+    expect(h.fill(1)).toBe(1)
+    for (let i = 0; i < 10; i++) {
+      h.log.maintenance()
+      h.scheduler.run()
+    }
+    h.write([2, 2])
+    h.flush()
+    h.crash(0)
+    h.open()
+    expect(h.log.suspect).toBe(true)
+    h.commit()
+    expect(h.fill(2)).toBe(2)
+  })
+
+  it('notes the durable LSN of a secondary, so that damage is not taken for a torn tail', () => {
+    const a = new Harness({ segmentBlocks: 16 }).open()
+    const b = new Harness({ segmentBlocks: 16, seed: 2 }).open()
+    b.bootId = 'another'
+    b.crash(100)
+    b.open()
+    for (let i = 0; i < 12; i++) a.write([i, i + 1])
+    a.commit()
+    b.catchUpFrom(a)
+    b.flush()
+    b.log.maintenance()
+    b.scheduler.run()
+    b.crash(100)
+    b.disk.flipBit(`${b.path}/segment-000000000001`, 4 * BLOCK + 30, 1)
+    b.open()
+    expect(b.log.state).toBe('damaged')
+    expect(b.log.damagedBelowLsn).toBe(24)
+  })
+})
+
 describe('compaction', () => {
   it('keeps the log bounded under random overwrite and loses nothing', () => {
     const settings = { checkpointBytesMin: 200 * BLOCK, deadSegmentsMax: 3, compactionSlackSegments: 2 }

@@ -1,0 +1,205 @@
+import { epoch, lsn, sessionId } from '@holdfast/base'
+import type { Lsn } from '@holdfast/base'
+import { describe, expect, it } from 'vitest'
+import { BLOCK, Harness } from './testing/harness.ts'
+
+/** Twelve batches of one block each, all flushed; batch i lies at 2i in segments of 16 blocks. */
+const flushed = (seed = 1): Harness => {
+  const h = new Harness({ segmentBlocks: 16, seed }).open()
+  for (let i = 0; i < 12; i++) h.write([i, i + 1])
+  h.commit()
+  h.flush()
+  h.write([40, 41])
+  return h
+}
+const segmentFile = (h: Harness, segment: number): string =>
+  `${h.path}/segment-${String(segment).padStart(12, '0')}`
+
+describe('damage', () => {
+  it('is reported by a read with its place, and repaired from a peer', () => {
+    const h = flushed()
+    h.disk.flipBit(segmentFile(h, 0), 3 * BLOCK + 100, 2)
+    const target = new Uint8Array(2 * BLOCK)
+    expect(h.log.tryRead(BLOCK, BLOCK, target, 0)).toBe(false)
+    const read = (): unknown =>
+      h.wait<[unknown]>((done) => h.log.read(0, 2 * BLOCK, target, 0, done))[0]
+    expect(read()).toEqual({ kind: 'damaged', lsn: 3, logicalBlock: 1, blockCount: 1 })
+    const repair = (fill: number): unknown =>
+      h.wait<[unknown]>((done) => {
+        h.log.repairBlocks(lsn(3), new Uint8Array(BLOCK).fill(fill), done)
+      })[0]
+    expect(repair(9)).toMatchObject({ kind: 'io' })
+    expect(repair(2)).toBeUndefined()
+    expect(read()).toBeUndefined()
+    expect(target[BLOCK]).toBe(2)
+  })
+
+  it('serves a peer the right bytes of a log position, or says that they are damaged', () => {
+    const h = flushed()
+    const target = new Uint8Array(BLOCK)
+    const readAt = (at: number): unknown =>
+      h.wait<[unknown]>((done) => h.log.readBlockAt(lsn(at), 1, target, done))[0]
+    expect(readAt(5)).toBeUndefined()
+    expect(target[7]).toBe(3)
+    h.disk.flipBit(segmentFile(h, 0), 5 * BLOCK, 0)
+    expect(readAt(5)).toMatchObject({ kind: 'damaged', lsn: 5 })
+    expect(readAt(500)).toMatchObject({ kind: 'io' })
+  })
+
+  it('of payload below the durable LSN never cuts the log', () => {
+    const h = flushed()
+    h.crash(100)
+    h.disk.flipBit(segmentFile(h, 0), 9 * BLOCK + 1, 1)
+    h.open()
+    expect(h.log.appendedLsn).toBe(26)
+    expect(h.report?.damage).toEqual([{ kind: 'payload', lsn: 9, blockCount: 1, logicalBlock: 4 }])
+    expect(h.log.state).toBe('ok')
+    h.commit()
+    expect(h.fill(5)).toBe(6)
+    const target = new Uint8Array(BLOCK)
+    const [error] = h.wait<[unknown]>((done) => h.log.read(4 * BLOCK, BLOCK, target, 0, done))
+    expect(error).toMatchObject({ kind: 'damaged', logicalBlock: 4 })
+  })
+
+  it('of the last batch behind the durable LSN is a torn tail and is cut', () => {
+    const h = flushed()
+    h.crash(100)
+    h.disk.flipBit(segmentFile(h, 1), 9 * BLOCK + 1, 1)
+    h.open()
+    expect(h.report).toMatchObject({ cutAtLsn: 24, damage: [] })
+    expect(h.log.appendedLsn).toBe(24)
+  })
+
+  it('of a header below the durable LSN opens as damaged, keeps the rest and heals from a peer', () => {
+    const h = flushed()
+    const peer = new Harness({ segmentBlocks: 16, seed: 2 }).open()
+    peer.catchUpFrom(h)
+    h.crash(100)
+    h.disk.flipBit(segmentFile(h, 0), 8 * BLOCK + 17, 1)
+    h.open()
+    expect(h.log.state).toBe('damaged')
+    expect(h.log.appendedLsn).toBe(8)
+    expect(h.log.damagedBelowLsn).toBe(24)
+    expect(h.report?.damage).toEqual([{ kind: 'header', lsn: 8, blockCount: 16, logicalBlock: -1 }])
+    expect(h.log.canAppend()).toBe('opening')
+    // Still so after another start, and nothing of the tail was wiped.
+    h.crash(100)
+    h.open()
+    expect(h.log.state).toBe('damaged')
+    h.catchUpFrom(peer)
+    expect(h.log.state).toBe('ok')
+    h.commit()
+    for (let i = 0; i < 12; i++) expect(h.fill(i)).toBe(i + 1)
+    expect(h.log.lastHeaderCrc).toBe(peer.log.lastHeaderCrc)
+    h.crash(100)
+    h.open()
+    expect(h.log.state).toBe('ok')
+    expect(h.log.appendedLsn).toBe(26)
+  })
+
+  it('of a missing segment is named', () => {
+    const h = flushed()
+    h.wait<unknown[]>((done) => h.log.checkpointNow(done))
+    h.close()
+    h.disk.remove(segmentFile(h, 0))
+    h.open()
+    expect(h.report?.damage).toEqual([
+      { kind: 'segment-missing', lsn: 0, blockCount: 8, logicalBlock: -1 },
+    ])
+    const target = new Uint8Array(BLOCK)
+    const [error] = h.wait<[unknown]>((done) => h.log.read(0, BLOCK, target, 0, done))
+    expect(error).toMatchObject({ kind: 'damaged' })
+    expect(h.fill(11)).toBe(12)
+  })
+
+  it('is not sent to a peer that catches up', () => {
+    const h = flushed()
+    h.disk.flipBit(segmentFile(h, 0), 5 * BLOCK, 0)
+    const readLog = (from: number): [unknown, Uint8Array, Lsn] =>
+      h.wait((done) => h.log.readLog(lsn(from), 1 << 20, done))
+    const [error, bytes, end] = readLog(0)
+    expect([error, bytes.length, end]).toEqual([undefined, 4 * BLOCK, 4])
+    expect(readLog(4)[0]).toMatchObject({ kind: 'damaged', lsn: 5 })
+  })
+})
+
+describe('failure of the disk', () => {
+  it('ends the log at a failed flush and never claims durability after it', () => {
+    const h = flushed()
+    const durable = h.log.durableLsn
+    h.disk.failNext = 'datasync'
+    const flush = (): unknown => h.wait<[unknown, Lsn]>((done) => h.log.flush(done))[0]
+    expect(flush()).toMatchObject({ kind: 'io' })
+    expect(h.log.state).toBe('failed')
+    expect(flush()).toMatchObject({ kind: 'io' })
+    expect(h.log.durableLsn).toBe(durable)
+  })
+
+  it('reports a failed write to it and to all behind it', () => {
+    const h = new Harness({ immediatePercent: 0 }).open()
+    h.room()
+    const errors: unknown[] = []
+    for (let i = 0; i < 3; i++) {
+      const batch = h.log.newBatch(1)
+      batch.buffer.fill(i, batch.addWrite(sessionId(1), i + 1, i, 1))
+      h.log.seal(batch, epoch(1))
+      if (i === 1) h.disk.failNext = 'write'
+      h.log.append(batch, (error) => errors.push(error?.kind))
+      batch.release()
+    }
+    h.scheduler.run()
+    expect(errors).toEqual([undefined, 'io', 'io'])
+    expect(h.log.state).toBe('failed')
+    h.log.commitTo(h.log.appendedLsn)
+    expect(h.log.committedLsn).toBe(2)
+  })
+})
+
+describe('duplicates', () => {
+  it('are known from the append on, over restarts and checkpoints, and forgotten with a cut tail', () => {
+    const h = new Harness({ segmentBlocks: 16 }).open()
+    const add = (seq: number): void => {
+      h.room()
+      const batch = h.log.newBatch(1)
+      batch.buffer.fill(1, batch.addWrite(sessionId(2 ** 40 + 5), seq, 0, 1))
+      h.log.seal(batch, epoch(1))
+      let written = h.log.append(batch, () => {
+        written = true
+      })
+      h.scheduler.run(() => written)
+      batch.release()
+    }
+    const applied = (seq: number): number | undefined => h.log.isApplied(sessionId(2 ** 40 + 5), seq)
+    add(1)
+    add(2)
+    expect([applied(1), applied(2), applied(3)]).toEqual([2, 4, undefined])
+    h.log.commitTo(lsn(2))
+    expect([applied(1), applied(2)]).toEqual([0, 4])
+    h.wait<unknown[]>((done) => h.log.checkpointNow(done))
+    h.crash(100)
+    h.open()
+    expect([applied(1), applied(2)]).toEqual([0, 4])
+    h.wait<unknown[]>((done) => h.log.truncateTo(lsn(2), done))
+    expect([applied(1), applied(2)]).toEqual([0, undefined])
+    // The ring holds the last 1,024 numbers.
+    add(1025)
+    expect([applied(1), applied(1025)]).toEqual([undefined, 4])
+  })
+})
+
+describe('upkeep of cut tails', () => {
+  it('removes them a day later', () => {
+    const h = new Harness().open()
+    h.write([1, 1])
+    h.wait<unknown[]>((done) => h.log.truncateTo(lsn(0), done))
+    const cuts = (): number => h.disk.paths().filter((path) => path.includes('/cut-0-')).length
+    expect(cuts()).toBe(2)
+    h.crash(100)
+    h.open()
+    expect(cuts()).toBe(2)
+    h.wall += 25 * 3600 * 1000
+    h.crash(100)
+    h.open()
+    expect(cuts()).toBe(0)
+  })
+})
