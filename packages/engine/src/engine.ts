@@ -418,8 +418,8 @@ class NodeEngine implements Engine {
   }
 
   #answerStatus(link: Link, volume: VolumeId): void {
-    const replica = this.replicas.get(volume)
-    if (replica !== undefined) link.send(replica.status())
+    const status = this.replicas.get(volume)?.status()
+    if (status !== undefined) link.send(status)
   }
 
   #relayedRequest(link: Link, message: Extract<PeerMessage, { type: 'request' }>): void {

@@ -41,7 +41,8 @@ type Role =
   | { readonly kind: 'failed'; readonly reason: string }
   | { readonly kind: 'closed' }
 
-const RESUBSCRIBE_MS = 200
+/** A primary that does not know yet that it won is asked again soon. */
+const RESUBSCRIBE_MS = 20
 const NO_SPACE_RETRY_MS = 5_000
 const UNCERTAIN_RETRY_MS = 200
 
@@ -167,7 +168,9 @@ export class Replica {
     return true
   }
 
-  status(): StatusMessage {
+  /** Undefined while the log is being opened: the candidate asks again. */
+  status(): StatusMessage | undefined {
+    if (this.#role.kind === 'opening') return undefined
     const log = this.#log
     const record = this.#context.view.byId.get(this.volume)?.record
     return {
@@ -374,7 +377,7 @@ export class Replica {
   #followerTroubled(kind: 'no-space' | 'failed', reason: string): void {
     this.#context.events.event('error', reason, { volume: this.volume })
     if (kind === 'failed' && this.#log?.state === 'failed') this.#fail(reason)
-    else this.#dropFollower(kind === 'no-space' ? NO_SPACE_RETRY_MS : RESUBSCRIBE_MS * 5)
+    else this.#dropFollower(kind === 'no-space' ? NO_SPACE_RETRY_MS : RESUBSCRIBE_MS * 50)
   }
 
   #dropFollower(retryMs: number): void {

@@ -1,0 +1,7 @@
+export * from './cluster.ts'
+export * from './register-checker.ts'
+export * from './sim-coordinator.ts'
+export * from './sim-disk.ts'
+export * from './sim-network.ts'
+export * from './world.ts'
+export * from './fault-run.ts'

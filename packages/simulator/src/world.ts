@@ -1,0 +1,159 @@
+/**
+ * Virtual time: one queue of events, ordered by time and then by the order in which they were asked for. The
+ * seed decides everything else.
+ */
+import { type Clock, type Instant, instant, type Random, type Scheduler } from '@holdfast/base'
+
+interface Entry {
+  readonly at: number
+  readonly sequence: number
+  readonly life: Life | undefined
+  readonly task: () => void
+}
+
+/** One life of a process: what was scheduled in it dies with it. */
+export class Life {
+  alive = true
+  /** While set, its tasks wait until then (SIGSTOP). */
+  pausedUntil = 0
+}
+
+/** xorshift128+ in 32-bit halves would be longer; this is mulberry32, plenty for schedules. */
+export class SeededRandom implements Random {
+  #state: number
+  constructor(seed: number) {
+    this.#state = seed >>> 0
+  }
+
+  /** In [0, 1). */
+  fraction(): number {
+    this.#state = (this.#state + 0x6d2b79f5) >>> 0
+    let mixed = this.#state
+    mixed = Math.imul(mixed ^ (mixed >>> 15), mixed | 1)
+    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61)
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32
+  }
+
+  below(bound: number): number {
+    if (bound <= 2 ** 32) return Math.floor(this.fraction() * bound)
+    const high = Math.floor(this.fraction() * (bound / 2 ** 32))
+    return high * 2 ** 32 + Math.floor(this.fraction() * 2 ** 32)
+  }
+
+  between(low: number, high: number): number {
+    return low + this.fraction() * (high - low)
+  }
+
+  chance(probability: number): boolean {
+    return this.fraction() < probability
+  }
+
+  hex(digits: number): string {
+    let text = ''
+    while (text.length < digits) text += this.below(16).toString(16)
+    return text
+  }
+
+  /** A generator of its own for one purpose, so that one more draw here changes nothing there. */
+  child(): SeededRandom {
+    return new SeededRandom(this.below(2 ** 32))
+  }
+}
+
+export class World {
+  readonly random: SeededRandom
+  now = 0
+  #sequence = 0
+  readonly #heap: Entry[] = []
+  /** Lines of the timeline, for a failing seed. */
+  readonly timeline: string[] = []
+
+  constructor(seed: number) {
+    this.random = new SeededRandom(seed)
+  }
+
+  /** Runs `task` after `delayMs` of virtual time, if `life` still lasts by then. */
+  schedule(delayMs: number, life: Life | undefined, task: () => void): () => void {
+    let cancelled = false
+    this.#push({
+      at: this.now + Math.max(0, delayMs),
+      sequence: this.#sequence++,
+      life,
+      task: () => {
+        if (!cancelled) task()
+      },
+    })
+    return () => {
+      cancelled = true
+    }
+  }
+
+  /** Runs all events up to `until`, or until `stop` says so. */
+  run(until: number, stop: () => boolean = () => false): void {
+    for (let next = this.#heap[0]; next !== undefined && next.at <= until; next = this.#heap[0]) {
+      this.#pop()
+      this.now = next.at
+      const { life } = next
+      if (life !== undefined && !life.alive) continue
+      if (life !== undefined && life.pausedUntil > this.now) {
+        this.#push({ ...next, at: life.pausedUntil })
+        continue
+      }
+      next.task()
+      if (stop()) return
+    }
+    if (this.now < until) this.now = until
+  }
+
+  note(text: string): void {
+    this.timeline.push(`${this.now.toFixed(3).padStart(12)} ${text}`)
+  }
+
+  clock(): Clock {
+    return { now: (): Instant => instant(this.now), wallMs: () => 1_700_000_000_000 + this.now }
+  }
+
+  scheduler(life: Life): Scheduler {
+    return {
+      after: (ms, task) => this.schedule(ms, life, task),
+      soon: (task) => {
+        this.schedule(0, life, task)
+      },
+    }
+  }
+
+  #push(entry: Entry): void {
+    const heap = this.#heap
+    let at = heap.length
+    heap.push(entry)
+    while (at > 0) {
+      const parent = (at - 1) >> 1
+      const above = heap[parent] as Entry
+      if (before(above, entry)) break
+      heap[at] = above
+      at = parent
+    }
+    heap[at] = entry
+  }
+
+  #pop(): void {
+    const heap = this.#heap
+    const last = heap.pop() as Entry
+    if (heap.length === 0) return
+    let at = 0
+    for (;;) {
+      let child = at * 2 + 1
+      if (child >= heap.length) break
+      const right = child + 1
+      if (right < heap.length && before(heap[right] as Entry, heap[child] as Entry)) child = right
+      if (before(last, heap[child] as Entry)) break
+      heap[at] = heap[child] as Entry
+      at = child
+    }
+    heap[at] = last
+  }
+}
+
+function before(a: Entry, b: Entry): boolean {
+  return a.at < b.at || (a.at === b.at && a.sequence < b.sequence)
+}
