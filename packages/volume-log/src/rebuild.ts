@@ -31,6 +31,10 @@ export interface RebuildTarget {
 interface Arriving {
   file: DiskFile | undefined
   bytes: number
+  /** Pieces may end out of order: the segment is whole when all have. */
+  writtenBytes: number
+  /** Pieces that came while the file is being made. */
+  waiting: ((error: DiskError | undefined) => void)[] | undefined
 }
 
 export class Rebuild implements RebuildTarget {
@@ -67,7 +71,12 @@ export class Rebuild implements RebuildTarget {
 
   writeSegment(segment: number, offsetBytes: number, bytes: Uint8Array, done: Done): void {
     this.#whenReady(done, () => {
-      const arriving = this.#arriving.get(segment) ?? { file: undefined, bytes: 0 }
+      const arriving = this.#arriving.get(segment) ?? {
+        file: undefined,
+        bytes: 0,
+        writtenBytes: 0,
+        waiting: undefined,
+      }
       this.#arriving.set(segment, arriving)
       const end = offsetBytes + bytes.length
       if (offsetBytes !== arriving.bytes || end > this.#core.geometry.segmentBytes) {
@@ -189,24 +198,27 @@ export class Rebuild implements RebuildTarget {
     const { disk, geometry } = this.#core
     const written: Done = (error) => {
       if (error !== undefined) return this.#fail(error, done)
-      if (offsetBytes + bytes.length < geometry.segmentBytes) return done(undefined)
+      arriving.writtenBytes += bytes.length
+      if (arriving.writtenBytes < geometry.segmentBytes) return done(undefined)
       this.#complete(segment, arriving, done)
     }
-    if (arriving.file !== undefined) {
-      if (arriving.file.write([bytes], offsetBytes, written)) this.#later(written, undefined)
+    const write = (error: DiskError | undefined): void => {
+      const file = arriving.file
+      if (file === undefined) return this.#fail(error ?? ioError('segment was closed'), done)
+      if (file.write([bytes], offsetBytes, written)) this.#later(written, undefined)
+    }
+    if (arriving.file !== undefined) return write(undefined)
+    if (arriving.waiting !== undefined) {
+      arriving.waiting.push(write)
       return
     }
-    // Pieces that come while the file is being made wait for it.
-    const ready = this.#queue === undefined
-    if (ready) this.#queue = []
+    arriving.waiting = [write]
     const path = geometry.segmentPath(segment)
     disk.open(path, { createBytes: geometry.segmentBytes }, (error, file) => {
+      const waiting = arriving.waiting ?? []
+      arriving.waiting = undefined
       arriving.file = file
-      const queue = this.#queue ?? []
-      this.#queue = undefined
-      if (file === undefined) this.#fail(error ?? ioError('no file'), done)
-      else if (file.write([bytes], offsetBytes, written)) this.#later(written, undefined)
-      for (const task of queue) task()
+      for (const task of waiting) task(error)
     })
   }
 
@@ -249,7 +261,7 @@ export class Rebuild implements RebuildTarget {
     for (const segment of neededSegments(checkpoint, map.live)) {
       const tail = segment === geometry.segmentOf(checkpoint.lsn)
       const wanted = tail ? geometry.indexOf(checkpoint.lsn) * BLOCK_BYTES : geometry.segmentBytes
-      const bytes = this.#whole.has(segment) ? wanted : (this.#arriving.get(segment)?.bytes ?? 0)
+      const bytes = this.#whole.has(segment) ? wanted : (this.#arriving.get(segment)?.writtenBytes ?? 0)
       if (bytes < wanted) return `segment ${segment} has not arrived`
     }
     return undefined

@@ -125,12 +125,22 @@ export class ReplicaLog {
     return this.#core.segments.count * this.#core.geometry.segmentBytes
   }
 
+  /**
+   * This replica has everything the primary has: the tail that may have been lost is back, and what a damaged log
+   * may have had beyond its end is no part of the history.
+   */
   clearSuspect(): void {
-    if (!this.#core.suspect) return
-    this.#core.suspect = false
-    this.#core.meta.value.suspect = false
-    this.#core.meta.save((error) => {
-      if (error !== undefined) this.#core.suspect = true
+    const core = this.#core
+    if (!core.suspect && core.state !== 'damaged') return
+    core.suspect = false
+    core.meta.value.suspect = false
+    if (core.state === 'damaged') {
+      core.state = 'ok'
+      core.damagedBelowLsn = lsn(0)
+      core.meta.value.durableLsn = Math.min(core.meta.value.durableLsn, core.durableLsn)
+    }
+    core.meta.save((error) => {
+      if (error !== undefined) core.suspect = true
     })
   }
 

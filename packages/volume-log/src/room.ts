@@ -19,6 +19,8 @@ export class Room {
   /** The last attempt failed and the time to try again has not come. */
   #full = false
   #reserveFull = false
+  /** An existing segment could not be opened; tried again a little later. */
+  #blocked = false
   /** Said once, not every second. */
   #warned = false
 
@@ -40,7 +42,9 @@ export class Room {
   ensure(number: number, useReserve: boolean): RoomState {
     if (this.#core.segments.get(number)?.ready === true) return 'ready'
     if (this.#preparing.has(number)) return 'opening'
-    if (useReserve ? this.#reserveFull : this.#full) return 'no-space'
+    const known = this.#core.segments.get(number) !== undefined
+    if (known && this.#blocked) return 'opening'
+    if (!known && (useReserve ? this.#reserveFull : this.#full)) return 'no-space'
     this.#preparing.add(number)
     if (!this.#mayCreate(number, useReserve)) {
       this.#ended(number, useReserve, { kind: 'no-space', message: 'the disk is full' })
@@ -102,8 +106,11 @@ export class Room {
   #ended(number: number, useReserve: boolean, error: DiskError | undefined): void {
     this.#preparing.delete(number)
     if (error !== undefined) {
-      this.#full = true
-      if (useReserve) this.#reserveFull = true
+      if (this.#core.segments.get(number) !== undefined) this.#blocked = true
+      else {
+        this.#full = true
+        if (useReserve) this.#reserveFull = true
+      }
       if (!this.#warned) this.#core.events.event('warn', 'no segment to append to', {
         path: this.#core.geometry.path,
         segment: number,
@@ -113,9 +120,14 @@ export class Room {
       this.#core.scheduler.after(RETRY_MS, () => {
         this.#full = false
         this.#reserveFull = false
+        if (!this.#blocked) return
+        this.#blocked = false
+        this.#announce()
       })
     }
     if (error === undefined) this.#warned = false
+    // Who waits for a segment that can't be opened waits for the next attempt.
+    if (this.#blocked) return
     // Never inside the call that asked.
     this.#core.scheduler.soon(this.#announce)
   }
