@@ -429,8 +429,9 @@ class NodeEngine implements Engine {
       this.#relayed.set(link, sessions)
     }
     let session = sessions.get(message.session)
-    if (session === undefined) {
-      session = new RelayedSession(this.#context, link, message.session)
+    if (session === undefined || session.epoch !== message.epoch) {
+      session?.close()
+      session = new RelayedSession(this.#context, link, message.session, message.epoch)
       sessions.set(message.session, session)
     }
     const primary = this.replicas.get(message.volume)?.primary

@@ -13,6 +13,8 @@ interface Waiter {
   readonly sink: PieceSink
   readonly seq: number
   readonly startedAt: number
+  /** Of a write with FUA, in case it has to be asked again elsewhere. */
+  readonly payload: Uint8Array | undefined
 }
 
 export interface FlushOwner {
@@ -37,8 +39,8 @@ export class FlushRounds {
   }
 
   /** Answers once everything below `position` is durable everywhere. Begin with `run`. */
-  wait(position: Lsn, sink: PieceSink, seq: number): void {
-    this.#waiters.push({ lsn: position, sink, seq, startedAt: this.#clock.now() })
+  wait(position: Lsn, sink: PieceSink, seq: number, payload?: Uint8Array | undefined): void {
+    this.#waiters.push({ lsn: position, sink, seq, startedAt: this.#clock.now(), payload })
   }
 
   /** Answers who can be answered and starts a round if somebody still waits. */
@@ -64,7 +66,7 @@ export class FlushRounds {
   }
 
   returnAll(): void {
-    for (const { sink, seq } of this.#waiters.splice(0)) sink.pieceReturned(seq, undefined)
+    for (const { sink, seq, payload } of this.#waiters.splice(0)) sink.pieceReturned(seq, payload)
   }
 
   #answer(durable: Lsn): void {

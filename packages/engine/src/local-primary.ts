@@ -29,7 +29,7 @@ import type { Batch, ReplicaLog } from '@holdfast/volume-log'
 import type { SubscribeMessage, VolumeEpoch } from '@holdfast/wire'
 import type { NodeContext } from './context.ts'
 import { FlushRounds } from './flush-rounds.ts'
-import { type BatchRequests, InFlight } from './in-flight.ts'
+import { type BatchRequests, InFlight, type InFlightBatch } from './in-flight.ts'
 import { type FeedOwner, MemberFeed } from './member-feed.ts'
 import type { Link } from './peer-table.ts'
 import { readRelocation } from './relocation.ts'
@@ -72,7 +72,8 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
   #queue: Queued[] = []
   #blockedBy: 'nothing' | 'start' | 'room' | 'unaligned' | 'hand-over' = 'start'
   readonly #failures: { sink: PieceSink; seq: number; error: Errno }[] = []
-  readonly #lateWaiters: { lsn: Lsn; sink: PieceSink; seq: number }[] = []
+  /** Requests sent again whose first sending is in the log already. */
+  readonly #lateWaiters: LateWaiter[] = []
   #waitingReads: WaitingRead[] = []
   #serving = false
   #servingFromLsn: Lsn = lsn(0)
@@ -198,7 +199,13 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
       this.unreserve(source)
       return
     }
-    if (this.#alreadyApplied(sink, seq)) return
+    const applied = this.log.isApplied(sink.session, seq)
+    if (applied !== undefined) {
+      const payload = source.slice(sourceStart, sourceStart + length)
+      this.unreserve(source)
+      this.#answerLater({ lsn: applied, sink, seq, fua, payload })
+      return
+    }
     if (((offset | length) & (BLOCK_BYTES - 1)) !== 0) {
       this.#writeUnaligned(sink, seq, offset, source.slice(sourceStart, sourceStart + length), fua)
       return
@@ -233,7 +240,11 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
       this.#wait({ kind: 'zero', sink, seq, offset, length, fua, payload: undefined })
       return
     }
-    if (this.#alreadyApplied(sink, seq)) return
+    const applied = this.log.isApplied(sink.session, seq)
+    if (applied !== undefined) {
+      this.#answerLater({ lsn: applied, sink, seq, fua, payload: undefined })
+      return
+    }
     const first = Math.ceil(offset / BLOCK_BYTES)
     const end = Math.floor((offset + length) / BLOCK_BYTES)
     const aligned = first * BLOCK_BYTES === offset && end * BLOCK_BYTES === offset + length
@@ -441,7 +452,7 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
       }
       if (batch !== undefined && requests !== undefined) returnRequests(batch, requests)
       batch?.release()
-      for (const waiter of this.#lateWaiters.splice(0)) waiter.sink.pieceReturned(waiter.seq, undefined)
+      for (const waiter of this.#lateWaiters.splice(0)) waiter.sink.pieceReturned(waiter.seq, waiter.payload)
       this.#flushes.returnAll()
       this.#returnReads()
       for (const queued of this.#queue.splice(0)) queued.sink.pieceReturned(queued.seq, queued.payload)
@@ -543,12 +554,9 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
     }
   }
 
-  #alreadyApplied(sink: PieceSink, seq: number): boolean {
-    const applied = this.log.isApplied(sink.session, seq)
-    if (applied === undefined) return false
-    this.#lateWaiters.push({ lsn: applied, sink, seq })
+  #answerLater(waiter: LateWaiter): void {
+    this.#lateWaiters.push(waiter)
     this.#scheduleTurn()
-    return true
   }
 
   /** Read-modify-write of the blocks at the edges; mutations behind it wait if they must be read from disk. */
@@ -686,7 +694,7 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
       const entry = this.inFlight.head
       if (entry === undefined || entry.endLsn > position) break
       this.inFlight.shift()
-      this.#answer(entry.requests, entry.endLsn, now)
+      this.#answer(entry, now)
       this.inFlight.recycle(entry.requests)
       entry.batch.release()
     }
@@ -694,7 +702,7 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
     if (!this.#serving && this.#servingFromLsn > 0 && position >= this.#servingFromLsn) this.#open()
   }
 
-  #answer(requests: BatchRequests, endLsn: Lsn, now: number): void {
+  #answer({ batch, requests, endLsn }: InFlightBatch, now: number): void {
     const { sinks, seqs, fuas, lengths, startedAt, payloadStarts } = requests
     for (let at = 0; at < requests.count; at++) {
       const sink = sinks[at] as PieceSink
@@ -703,7 +711,7 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
       const counter = isZero ? this.#counters.zero : this.#counters.write
       counter.add(lengths[at] as number, now - (startedAt[at] as number))
       if (fuas[at] === true) {
-        this.#flushes.wait(endLsn, sink, seq)
+        this.#flushes.wait(endLsn, sink, seq, payloadOf(batch, requests, at))
         this.#scheduleTurn()
       } else {
         sink.pieceDone(seq, errno.OK)
@@ -717,7 +725,10 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
     if (ready.length === 0) return
     const left = this.#lateWaiters.filter((waiter) => waiter.lsn > committed)
     this.#lateWaiters.splice(0, this.#lateWaiters.length, ...left)
-    for (const { sink, seq } of ready) sink.pieceDone(seq, errno.OK)
+    for (const { sink, seq, fua, payload } of ready) {
+      if (fua) this.#flushes.wait(committed, sink, seq, payload)
+      else sink.pieceDone(seq, errno.OK)
+    }
   }
 
   #open(): void {
@@ -812,6 +823,14 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
   }
 }
 
+interface LateWaiter {
+  readonly lsn: Lsn
+  readonly sink: PieceSink
+  readonly seq: number
+  readonly fua: boolean
+  readonly payload: Uint8Array | undefined
+}
+
 interface Queued {
   readonly kind: 'write' | 'zero'
   readonly sink: PieceSink
@@ -854,10 +873,14 @@ class EdgeSink implements PieceSink {
 
 function returnRequests(batch: Batch, requests: BatchRequests): void {
   for (let at = 0; at < requests.count; at++) {
-    const start = requests.payloadStarts[at] as number
-    const length = requests.lengths[at] as number
-    const payload =
-      requests.originals.get(at) ?? (start < 0 ? undefined : batch.buffer.slice(start, start + length))
+    const payload = payloadOf(batch, requests, at)
     requests.sinks[at]?.pieceReturned(requests.seqs[at] as number, payload)
   }
+}
+
+/** A copy of what one write of a batch brought; undefined where it brought nothing. */
+function payloadOf(batch: Batch, requests: BatchRequests, at: number): Uint8Array | undefined {
+  const start = requests.payloadStarts[at] as number
+  const length = requests.lengths[at] as number
+  return requests.originals.get(at) ?? (start < 0 ? undefined : batch.buffer.slice(start, start + length))
 }

@@ -3,7 +3,7 @@
  *
  * The asking end keeps every write's payload until it is answered, so that nothing is lost with the link.
  */
-import { type BlockStatusExtent, type Errno, errno, type SessionId, type VolumeId } from '@holdfast/base'
+import { type BlockStatusExtent, type Epoch, type Errno, errno, type SessionId, type VolumeId } from '@holdfast/base'
 import type { PieceSink, VolumeTarget } from '@holdfast/frontend'
 import type {
   ReadReplyMessage,
@@ -205,21 +205,29 @@ export class RelayTarget implements VolumeTarget {
   }
 }
 
-/** The answering end: one per link and frontend session. */
+/**
+ * The answering end: one per link, frontend session and epoch.
+ *
+ * A number may be asked twice, when an answer crossed with a question: while the first is being worked on
+ * the second is dropped, since its answer is on the way.
+ */
 export class RelayedSession implements PieceSink {
   readonly session: SessionId
+  readonly epoch: Epoch
   readonly #link: Link
   readonly #context: NodeContext
+  #ended = false
   readonly #reads = new Map<number, Uint8Array>()
   #target: VolumeTarget | undefined
   #seqs: number[] = []
   #errors: number[] = []
   #scheduled = false
 
-  constructor(context: NodeContext, link: Link, session: SessionId) {
+  constructor(context: NodeContext, link: Link, session: SessionId, epoch: Epoch) {
     this.#context = context
     this.#link = link
     this.session = session
+    this.epoch = epoch
   }
 
   /** `target`: the primary here, or undefined when it is not (any more). */
@@ -233,6 +241,7 @@ export class RelayedSession implements PieceSink {
     this.#target = target
     switch (message.operation) {
       case 'read': {
+        if (this.#reads.has(seq)) break
         const buffer = new Uint8Array(length)
         if (target.read(this, seq, offset, length, buffer, 0)) this.#readReply(seq, errno.OK, [buffer])
         else this.#reads.set(seq, buffer)
@@ -259,6 +268,7 @@ export class RelayedSession implements PieceSink {
   }
 
   pieceDone(seq: number, error: Errno): void {
+    if (this.#ended) return
     const buffer = this.#reads.get(seq)
     if (buffer === undefined) {
       this.#reply(seq, error)
@@ -269,11 +279,13 @@ export class RelayedSession implements PieceSink {
   }
 
   pieceReturned(seq: number): void {
+    if (this.#ended) return
     this.#reads.delete(seq)
     this.#reply(seq, ASK_AGAIN)
   }
 
   close(): void {
+    this.#ended = true
     this.#target?.detach(this)
   }
 

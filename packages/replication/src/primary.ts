@@ -60,6 +60,8 @@ interface Member {
   /** Since when it owes an acknowledgement; undefined when it owes none. */
   owesSince: Instant | undefined
   flushAsked: boolean
+  /** It must have acknowledged this far before it may be added: that it follows is seen, not assumed. */
+  proofLsn: Lsn
 }
 
 interface Change {
@@ -172,7 +174,9 @@ export class Primary {
   /** All earlier batches are sent to the member; it now gets every new one at once. */
   live(node: NodeId): void {
     const member = this.#members.get(node)
-    if (member !== undefined && member.mode === 'catching-up') member.mode = 'live'
+    if (member === undefined || member.mode !== 'catching-up') return
+    member.mode = 'live'
+    member.proofLsn = this.#localAppended
   }
 
   /** The member fell too far behind: it is fed from the log again. */
@@ -288,7 +292,7 @@ export class Primary {
 
   #considerAdding(member: Member, now: Instant): void {
     if (this.#change !== undefined || member.node === this.#retire) return
-    if (member.appendedLsn < this.#committed) return
+    if (member.appendedLsn < this.#committed || member.appendedLsn < member.proofLsn) return
     // It must hold durably what clients were told is durable everywhere (I3).
     if (member.durableLsn < this.#durable) {
       if (!member.flushAsked) this.#effects.flushMember(member.node)
@@ -320,12 +324,14 @@ export class Primary {
           heardAt: now,
           owesSince: undefined,
           flushAsked: false,
+          proofLsn: none,
         }
         this.#members.set(node, member)
       }
       const wasRequired = member.required
       member.required = this.#record.inSync.includes(node)
       if (wasRequired !== member.required) {
+        if (wasRequired) member.proofLsn = this.#localAppended
         this.#effects.event('info', member.required ? 'in sync' : 'left the in-sync set', node)
       }
     }

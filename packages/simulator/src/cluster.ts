@@ -301,7 +301,10 @@ export class SimClient {
         const version = versionOf(target, block)
         const wrong =
           version === undefined ? `block ${block}: contents of no version` : checker.read(block, version, floor)
-        if (wrong !== undefined) violations.push(wrong)
+        if (wrong !== undefined) {
+          violations.push(wrong)
+          this.#cluster.world.note(`violation: ${wrong}`)
+        }
       }
       then()
     }

@@ -1,5 +1,5 @@
 /** One seeded run: a volume, clients, faults in the middle of writes, then calm in which all must heal. */
-import type { Checksum } from '@holdfast/base'
+import { type Checksum, keys, type VolumeRecord } from '@holdfast/base'
 import { SimClient, SimCluster, type SimNode } from './cluster.ts'
 
 export interface FaultRunOptions {
@@ -35,7 +35,7 @@ export function faultRun(options: FaultRunOptions): FaultRunResult {
   const end = cluster.world.now + chaosMs
   while (cluster.world.now < end && violations.length === 0) {
     cluster.run(random.between(20, 400))
-    if (violations.length === 0) fault(cluster, replicaCount)
+    if (violations.length === 0) fault(cluster)
   }
   calm(cluster, clients)
   const elections = epochOf(cluster)
@@ -49,8 +49,14 @@ function epochOf(cluster: SimCluster): number {
   return Math.max(0, ...epochs)
 }
 
+/** As the coordinator has it, whoever has heard of it. */
+function inSyncCount(cluster: SimCluster): number {
+  const entry = cluster.coordinator.range(keys.volumes)[0]
+  return entry === undefined ? 0 : (JSON.parse(entry.value) as VolumeRecord).inSync.length
+}
+
 /** One fault of a kind that the protocol promises to survive. */
-function fault(cluster: SimCluster, replicaCount: number): void {
+function fault(cluster: SimCluster): void {
   const { random, network, coordinator, world, nodes } = cluster
   const some = (): SimNode => nodes[random.below(nodes.length)] as SimNode
   const victim = random.chance(0.6) ? (cluster.primaryOf('v') ?? some()) : some()
@@ -61,8 +67,8 @@ function fault(cluster: SimCluster, replicaCount: number): void {
       cluster.crash(victim)
       break
     case 2:
-      // Only one host at a time, and only where another copy has what it may lose.
-      if (down === 0 && replicaCount > 1) cluster.crashHost(victim)
+      // Only where another copy that is in sync and up has what this one may lose.
+      if (down === 0 && inSyncCount(cluster) > 1) cluster.crashHost(victim)
       break
     case 3:
       for (const node of nodes) if (!node.life.alive && random.chance(0.7)) cluster.restart(node)

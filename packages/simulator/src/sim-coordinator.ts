@@ -223,10 +223,11 @@ export class SimCoordinatorClient implements Coordinator {
   #call<T>(
     serve: () => T,
     done: (result: T | { readonly kind: 'unknown'; readonly reason: string }) => void,
+    timeoutMs: number = CALL_TIMEOUT_MS,
   ): void {
     const { world, random } = this.#store
     const lost = (): void => {
-      world.schedule(CALL_TIMEOUT_MS, this.life, () => done({ kind: 'unknown', reason: 'timeout' }))
+      world.schedule(timeoutMs, this.life, () => done({ kind: 'unknown', reason: 'timeout' }))
     }
     world.schedule(this.#latency(), undefined, () => {
       if (!this.#store.reachable(this.node)) return lost()
@@ -264,6 +265,7 @@ export class SimCoordinatorClient implements Coordinator {
           this.#keepLease(),
         )
       },
+      this.#ttlMs / 5,
     )
   }
 
