@@ -38,6 +38,8 @@ export class ClusterView {
   readonly #coordinator: Coordinator
   readonly #events: EventLog
   readonly #listeners: (() => void)[] = []
+  /** What is known reaches up to here; older news is no news. */
+  #revision = 0
 
   constructor(coordinator: Coordinator, events: EventLog) {
     this.#coordinator = coordinator
@@ -51,13 +53,16 @@ export class ClusterView {
 
   start(): () => void {
     return this.#coordinator.watch(KEY_ROOT, {
-      snapshot: (entries) => {
+      snapshot: (entries, revision) => {
+        this.#revision = revision
         this.#clear()
         for (const entry of entries) this.#put(entry)
         this.synced = true
         this.#changed()
       },
-      changes: (changes) => {
+      changes: (changes, revision) => {
+        if (revision <= this.#revision) return
+        this.#revision = revision
         for (const change of changes) {
           if (change.change === 'put') this.#put(change.entry)
           else this.#delete(change.key)

@@ -127,7 +127,8 @@ export class SimCluster {
   /** SIGSTOP for a while. */
   pause(node: SimNode, ms: number): void {
     this.world.note(`${node.name} stops for ${ms.toFixed(0)} ms`)
-    node.life.pausedUntil = this.world.now + ms
+    // Never shorter than a stop under way: what was put off until then would come out of order.
+    node.life.pausedUntil = Math.max(node.life.pausedUntil, this.world.now + ms)
   }
 
   get alive(): SimNode[] {

@@ -20,7 +20,7 @@ export interface FaultRunResult {
   readonly virtualMs: number
 }
 
-const HEAL_MS_MAX = 60_000
+const HEAL_MS_MAX = 20_000
 
 export function faultRun(options: FaultRunOptions): FaultRunResult {
   const { seed, checksum, verbose = false, chaosMs = 2_500 } = options
