@@ -123,6 +123,24 @@ describe('damage', () => {
   })
 })
 
+describe('stale batches', () => {
+  it('of another history at their right place are no continuation, and are wiped', () => {
+    const h = new Harness({ segmentBlocks: 16 }).open()
+    const other = new Harness({ segmentBlocks: 16, seed: 2 }).open()
+    h.write([1, 1])
+    other.write([1, 9])
+    const stale = other.write([2, 9])
+    h.flush()
+    h.crash(100)
+    h.disk.bytesOf(segmentFile(h, 0))?.set(stale.bytes, stale.lsn * BLOCK)
+    h.open()
+    expect(h.log.appendedLsn).toBe(2)
+    expect(h.report?.cutAtLsn).toBe(2)
+    const wiped = h.disk.bytesOf(segmentFile(h, 0))?.subarray(2 * BLOCK, 3 * BLOCK)
+    expect(wiped?.every((byte) => byte === 0)).toBe(true)
+  })
+})
+
 describe('failure of the disk', () => {
   it('ends the log at a failed flush and never claims durability after it', () => {
     const h = flushed()
