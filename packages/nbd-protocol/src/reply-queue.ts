@@ -1,0 +1,196 @@
+/**
+ * The reply bytes of one connection, in the order in which they leave.
+ *
+ * Small replies are written one behind the other into the *turn buffer*, so that all of a turn is one
+ * contiguous piece; a read is answered in place, behind the room for its header. A read that is not done at
+ * once leaves a *hole*: the bytes before it are a segment of their own, and the hole becomes one when it is filled.
+ *
+ * Invariant: a buffer returns to the pool only when no segment of it is unsent and no read fills it.
+ */
+import { type BufferPool, type PooledBuffer, TURN_BYTES } from './buffer-pool.ts'
+
+/** Late replies up to this size are copied behind the others: cheaper than one more segment. */
+const COPY_BYTES_MAX = 16 * 1024
+
+/** Parallel arrays instead of an object for each segment; entries are reused. */
+interface Segments {
+  count: number
+  readonly buffers: (PooledBuffer | undefined)[]
+  readonly starts: number[]
+  readonly ends: number[]
+}
+
+const noSegments = (): Segments => ({ count: 0, buffers: [], starts: [], ends: [] })
+
+export class ReplyQueue {
+  readonly #pool: BufferPool
+  #turn: PooledBuffer | undefined
+  /** Where the open segment of the turn buffer begins. */
+  #openStart = 0
+  #used = 0
+  #waiting: Segments = noSegments()
+  #sending: Segments = noSegments()
+  #waitingBytes = 0
+  #sendingBytes = 0
+  #pinnedBytes = 0
+
+  constructor(pool: BufferPool) {
+    this.#pool = pool
+  }
+
+  /** Memory held by replies that the client has not taken yet, and by holes. */
+  get heldBytes(): number {
+    return this.#waitingBytes + this.#sendingBytes + this.#pinnedBytes
+  }
+
+  /** True while there are bytes that `take` would return. */
+  get ready(): boolean {
+    return this.#waitingBytes > 0
+  }
+
+  /** Position of the free part of the turn buffer. */
+  get used(): number {
+    return this.#used
+  }
+
+  /** The turn buffer with room for `bytes` (at most TURN_BYTES) at `used`. */
+  room(bytes: number): PooledBuffer {
+    const turn = this.#turn
+    if (turn !== undefined && this.#used + bytes <= turn.bytes.length) return turn
+    if (turn !== undefined) this.#retire(turn)
+    const fresh = this.#pool.take(TURN_BYTES)
+    this.#turn = fresh
+    this.#openStart = 0
+    this.#used = 0
+    return fresh
+  }
+
+  /** The `bytes` at `used` are a reply now. */
+  commit(bytes: number): void {
+    this.#used += bytes
+    this.#waitingBytes += bytes
+  }
+
+  /** The `bytes` at `used` are being filled by a read; `fill` or `abandon` follows. */
+  leaveHole(bytes: number): void {
+    const turn = this.#turn as PooledBuffer
+    this.#closeOpen()
+    turn.references++
+    turn.holes++
+    this.#used += bytes
+    this.#openStart = this.#used
+  }
+
+  /** A buffer of its own for a large reply; `fill` or `abandon` follows. */
+  large(bytes: number): PooledBuffer {
+    const buffer = this.#pool.take(bytes)
+    buffer.references++
+    buffer.holes++
+    return buffer
+  }
+
+  /** A hole or large buffer holds a whole reply at `[start, end)`. */
+  fill(buffer: PooledBuffer, start: number, end: number): void {
+    const bytes = end - start
+    if (bytes <= COPY_BYTES_MAX) {
+      const turn = this.room(bytes)
+      if (turn === buffer) turn.bytes.copyWithin(this.#used, start, end)
+      else turn.bytes.set(buffer.bytes.subarray(start, end), this.#used)
+      this.commit(bytes)
+      this.abandon(buffer)
+      return
+    }
+    this.#closeOpen()
+    this.#unpin(buffer)
+    this.#push(buffer, start, end)
+    this.#waitingBytes += bytes
+  }
+
+  /** A hole or large buffer will never be sent. */
+  abandon(buffer: PooledBuffer): void {
+    this.#unpin(buffer)
+    this.#release(buffer)
+  }
+
+  /** Everything that waits becomes what is being sent; the number of segments. `sent` must follow. */
+  take(): number {
+    this.#closeOpen()
+    const taken = this.#waiting
+    this.#waiting = this.#sending
+    this.#sending = taken
+    this.#sendingBytes = this.#waitingBytes
+    this.#waitingBytes = 0
+    return taken.count
+  }
+
+  /** The bytes of segment `index` of what is being sent. */
+  segment(index: number): Uint8Array {
+    const { buffers, starts, ends } = this.#sending
+    return (buffers[index] as PooledBuffer).bytes.subarray(starts[index], ends[index])
+  }
+
+  /** What was being sent has left this process. */
+  sent(): void {
+    const { buffers, count } = this.#sending
+    for (let i = 0; i < count; i++) {
+      const buffer = buffers[i] as PooledBuffer
+      buffers[i] = undefined
+      this.#release(buffer)
+    }
+    this.#sending.count = 0
+    this.#sendingBytes = 0
+    const turn = this.#turn
+    if (turn === undefined || turn.references > 0 || this.#openStart < this.#used) return
+    this.#turn = undefined
+    this.#pool.give(turn)
+  }
+
+  /** No reply is sent any more. Buffers that a read or the socket may still use are left alone. */
+  close(): void {
+    this.#turn = undefined
+    this.#waiting = noSegments()
+    this.#sending = noSegments()
+    this.#waitingBytes = 0
+    this.#sendingBytes = 0
+    this.#pinnedBytes = 0
+  }
+
+  #closeOpen(): void {
+    const turn = this.#turn
+    if (turn === undefined || this.#openStart === this.#used) return
+    turn.references++
+    this.#push(turn, this.#openStart, this.#used)
+    this.#openStart = this.#used
+  }
+
+  #push(buffer: PooledBuffer, start: number, end: number): void {
+    const waiting = this.#waiting
+    const index = waiting.count++
+    waiting.buffers[index] = buffer
+    waiting.starts[index] = start
+    waiting.ends[index] = end
+  }
+
+  #retire(turn: PooledBuffer): void {
+    this.#closeOpen()
+    this.#turn = undefined
+    if (turn.references === 0) {
+      this.#pool.give(turn)
+    } else if (turn.holes > 0) {
+      turn.pinned = true
+      this.#pinnedBytes += turn.bytes.length
+    }
+  }
+
+  #unpin(buffer: PooledBuffer): void {
+    buffer.holes--
+    if (buffer.holes > 0 || !buffer.pinned) return
+    buffer.pinned = false
+    this.#pinnedBytes -= buffer.bytes.length
+  }
+
+  #release(buffer: PooledBuffer): void {
+    buffer.references--
+    if (buffer.references === 0 && buffer !== this.#turn) this.#pool.give(buffer)
+  }
+}

@@ -1,0 +1,294 @@
+/**
+ * One client: its socket, handshake and transmission.
+ *
+ * Replies leave at the end of each chunk of input, or of the turn in which the storage completed requests,
+ * in one write. At most one write is under way: while the client does not take its replies they gather
+ * in the reply queue, whose size stops the reading (backpressure).
+ */
+import type { Socket } from 'node:net'
+import type { Errno, ExportCatalog } from '@holdfast/base'
+import {
+  type Agreement,
+  type BufferPool,
+  Handshake,
+  Transmission,
+  type TransmissionHost,
+} from '@holdfast/nbd-protocol'
+import type { NbdCounters } from './counters.ts'
+import { type ByteSink, openForReading } from './direct-socket.ts'
+import type { NbdLimits } from './limits.ts'
+
+/** What connections share. */
+export interface ConnectionContext {
+  readonly catalog: ExportCatalog
+  readonly limits: NbdLimits
+  readonly counters: NbdCounters
+  readonly pool: BufferPool
+  /**
+   * Where sockets are read to. One for all connections: a chunk is taken wholly before the next read.
+   */
+  readonly receiveBuffer: Uint8Array
+  /** A short part of it, for reading the header that follows a large payload. */
+  readonly headerBuffer: Uint8Array
+  /** Called once per connection; `problem` is undefined after an orderly end. */
+  closed(connection: Connection, problem: string | undefined): void
+}
+
+/** Handshake replies that a client may leave untaken before it is read no further. */
+const HANDSHAKE_OUTPUT_BYTES_MAX = 1024 * 1024
+
+export class Connection implements ByteSink, TransmissionHost {
+  readonly #context: ConnectionContext
+  readonly #socket: Socket
+  readonly #handshake: Handshake
+  readonly #handshakeTimer: NodeJS.Timeout
+  #transmission: Transmission | undefined
+  /** The payload buffer that is read to now; never set where 'data' events are used. */
+  #target: Uint8Array | undefined
+  /** Input that came when the limits were reached. */
+  #stash: Uint8Array | undefined
+  #paused = false
+  #writing = false
+  #flushScheduled = false
+  /** The last payload went past the receive buffer: read only a header next. */
+  #expectLarge = false
+  #disconnected = false
+  #shuttingDown = false
+  #closed = false
+  #problem: string | undefined
+
+  constructor(accepted: Socket, context: ConnectionContext) {
+    this.#context = context
+    this.#handshake = new Handshake(context.catalog, (token, error) => this.#completed(token, error))
+    this.#handshakeTimer = setTimeout(() => {
+      context.counters.handshakeTimeouts++
+      this.#destroy('handshake timed out')
+    }, context.limits.handshakeTimeoutMs)
+    this.#socket = openForReading(accepted, this)
+    this.#socket.on('drain', () => this.#drained())
+    this.#socket.on('end', () => this.#ended())
+    this.#socket.on('error', (error) => {
+      // Clients are free to go without taking the answer to their last option or to DISC.
+      if (!this.#disconnected) this.#problem ??= error.message
+    })
+    this.#socket.on('close', () => this.#cleanUp())
+    this.#socket.setNoDelay(true)
+    this.#socket.setKeepAlive(true, context.limits.keepAliveMs)
+    this.#sendHandshake()
+  }
+
+  /** Answers new requests with ESHUTDOWN, and closes once all earlier ones are answered and taken. */
+  shutDown(): void {
+    this.#shuttingDown = true
+    this.#handshake.shutDown()
+    this.#transmission?.shutDown()
+    if (this.#transmission === undefined) this.#destroy('server is shutting down')
+    else this.#closeIfDone()
+  }
+
+  destroy(): void {
+    this.#destroy('server is shutting down')
+  }
+
+  // --- input
+
+  readBuffer(): Uint8Array {
+    this.#target = this.#transmission?.payloadTarget()
+    if (this.#target !== undefined) return this.#target
+    return this.#expectLarge ? this.#context.headerBuffer : this.#context.receiveBuffer
+  }
+
+  bytesRead(count: number, buffer: Uint8Array): boolean {
+    const transmission = this.#transmission
+    if (this.#closed) return false
+    if (transmission === undefined) {
+      this.#negotiate(buffer, count)
+    } else if (buffer === this.#target) {
+      transmission.payloadReceived(count)
+      this.#expectLarge = true
+    } else {
+      this.#expectLarge = false
+      this.#parse(transmission, buffer, 0, count)
+    }
+    return !this.#paused
+  }
+
+  #negotiate(buffer: Uint8Array, count: number): void {
+    const handshake = this.#handshake
+    const taken = this.#guarded(() => handshake.receive(buffer, 0, count))
+    this.#sendHandshake()
+    const { state } = handshake
+    if (state.kind === 'ended') {
+      this.#disconnected = true
+      this.#closeIfDone()
+    } else if (state.kind === 'transmission') {
+      clearTimeout(this.#handshakeTimer)
+      const transmission = this.#begin(state.agreement)
+      if (taken !== undefined && taken < count) this.#parse(transmission, buffer, taken, count)
+    }
+  }
+
+  #begin(agreement: Agreement): Transmission {
+    const { pool, limits, counters } = this.#context
+    const transmission = new Transmission(agreement, pool, limits, counters, this)
+    this.#transmission = transmission
+    if (this.#shuttingDown) transmission.shutDown()
+    return transmission
+  }
+
+  #parse(transmission: Transmission, buffer: Uint8Array, start: number, end: number): void {
+    const taken = transmission.receive(buffer, start, end)
+    if (transmission.violation !== undefined) {
+      this.#destroy(transmission.violation)
+      return
+    }
+    if (taken < end) {
+      this.#stash = buffer.slice(taken, end)
+      this.#pause()
+    }
+    this.#flush()
+  }
+
+  #pause(): void {
+    if (this.#paused) return
+    this.#paused = true
+    this.#context.counters.stalls++
+    this.#socket.pause()
+  }
+
+  #resume(): void {
+    if (!this.#paused || this.#closed) return
+    this.#paused = false
+    this.#socket.resume()
+  }
+
+  // --- TransmissionHost
+
+  repliesReady(): void {
+    if (this.#flushScheduled) return
+    this.#flushScheduled = true
+    process.nextTick(flushLater, this)
+  }
+
+  capacityAvailable(): void {
+    // Later, so that one client's backlog does not keep the others waiting.
+    setImmediate(() => {
+      const transmission = this.#transmission
+      const stash = this.#stash
+      if (this.#closed || transmission === undefined) return
+      this.#stash = undefined
+      if (stash !== undefined) this.#parse(transmission, stash, 0, stash.length)
+      if (this.#stash === undefined) this.#resume()
+    })
+  }
+
+  disconnected(): void {
+    this.#disconnected = true
+    this.repliesReady()
+  }
+
+  #completed(token: number, error: Errno): void {
+    this.#transmission?.completed(token, error)
+  }
+
+  // --- output
+
+  /** For `flushLater` only. */
+  flushScheduled(): void {
+    this.#flushScheduled = false
+    this.#flush()
+  }
+
+  #flush(): void {
+    const transmission = this.#transmission
+    if (transmission === undefined || this.#closed) return
+    transmission.repliesTaken()
+    if (this.#writing) return
+    const { replies } = transmission
+    if (replies.ready) {
+      const socket = this.#socket
+      const count = replies.take()
+      if (count === 1) {
+        socket.write(replies.segment(0))
+      } else {
+        socket.cork()
+        for (let i = 0; i < count; i++) socket.write(replies.segment(i))
+        socket.uncork()
+      }
+      // Nothing is left in the stream when the kernel took it all at once, which is the rule.
+      if (socket.writableLength > 0) {
+        this.#writing = true
+        return
+      }
+      replies.sent()
+      transmission.repliesSent()
+    }
+    if (this.#disconnected || this.#shuttingDown) this.#closeIfDone()
+  }
+
+  #drained(): void {
+    if (!this.#writing) {
+      if (this.#transmission === undefined && this.#paused) this.#resume()
+      return
+    }
+    this.#writing = false
+    this.#transmission?.replies.sent()
+    this.#transmission?.repliesSent()
+    this.#flush()
+  }
+
+  #sendHandshake(): void {
+    const output = this.#handshake.takeOutput()
+    if (output === undefined) return
+    this.#socket.write(output)
+    if (this.#socket.writableLength > HANDSHAKE_OUTPUT_BYTES_MAX) this.#pause()
+  }
+
+  // --- the end
+
+  /** The client sends no more. Without DISC before that is a hard disconnect. */
+  #ended(): void {
+    if (!this.#disconnected || (this.#transmission?.outstandingRequests ?? 0) === 0) {
+      this.#destroy(undefined)
+    }
+  }
+
+  #closeIfDone(): void {
+    const transmission = this.#transmission
+    if (transmission !== undefined) {
+      if (transmission.outstandingRequests > 0 || this.#writing || transmission.replies.ready) return
+      if (!this.#disconnected && transmission.insideRequest && !this.#shuttingDown) return
+    }
+    clearTimeout(this.#handshakeTimer)
+    // Sends what the stream still holds, then closes.
+    this.#socket.destroySoon()
+  }
+
+  #destroy(problem: string | undefined): void {
+    this.#problem ??= problem
+    this.#socket.destroy()
+  }
+
+  #cleanUp(): void {
+    if (this.#closed) return
+    this.#closed = true
+    clearTimeout(this.#handshakeTimer)
+    this.#stash = undefined
+    this.#transmission?.close()
+    this.#context.closed(this, this.#problem)
+  }
+
+  /** A catalog that throws costs this connection, not the server. */
+  #guarded<T>(action: () => T): T | undefined {
+    try {
+      return action()
+    } catch (error) {
+      this.#destroy(error instanceof Error ? error.message : String(error))
+      return undefined
+    }
+  }
+}
+
+function flushLater(connection: Connection): void {
+  connection.flushScheduled()
+}
