@@ -391,7 +391,6 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
     }
     this.#failWritesForWantOfCopies(now)
     if (this.#serving && this.#blockedBy === 'nothing') this.#compact()
-    this.log.maintenance()
   }
 
   recordChanged(record: VolumeRecord, modRevision: number): void {

@@ -43,6 +43,8 @@ type Role =
 
 /** A primary that does not know yet that it won is asked again soon. */
 const RESUBSCRIBE_MS = 20
+/** The log's upkeep runs about once a second. */
+const MAINTENANCE_TICKS = 20
 const NO_SPACE_RETRY_MS = 5_000
 const UNCERTAIN_RETRY_MS = 200
 
@@ -63,6 +65,7 @@ export class Replica {
   #standingFor: Epoch | undefined
   #registering = false
   #cleaning = false
+  #ticks = 0
   readonly #answers = new Map<NodeId, LogStatus | undefined>()
   #answersFor: string = ''
   #askedAt: Instant = instant(Number.NEGATIVE_INFINITY)
@@ -80,7 +83,9 @@ export class Replica {
     const mayHavePromised = record.epoch > 0 && record.primary !== context.self.node
     this.#promisedUntil = mayHavePromised ? after(now, context.times.grantMs * 1.1) : now
     this.#handOver = new HandOver(context, key, record.id)
-    const { disk, checksum, scheduler, events, bootId, crcCache } = context
+    const { disk, checksum, scheduler, events, crcCache } = context
+    // Nodes on one machine share a boot; what one of them flushed proves nothing for another.
+    const bootId = `${context.bootId}/${context.self.node}`
     const { segmentBlocks, sizeBytes } = record
     const path = `volumes/${record.id}`
     const wallMs = (): number => context.clock.wallMs()
@@ -152,9 +157,8 @@ export class Replica {
           : instant(Number.NEGATIVE_INFINITY),
       )
       role.primary.tick()
-    } else {
-      this.#log?.maintenance()
     }
+    if (++this.#ticks % MAINTENANCE_TICKS === 0) this.#log?.maintenance()
     this.evaluate()
   }
 

@@ -1,0 +1,60 @@
+/**
+ * The whole boundary between TypeScript and the addon. Thin: no policy, only what TypeScript can't do well.
+ *
+ * A bad argument throws a TypeError or RangeError. A failed system call throws (or hands to `done`) an Error
+ * with `code` (such as ENOSPC) and `errno`. Buffers given to an asynchronous call must not change until `done`.
+ */
+type Done = (error: (Error & { code: string; errno: number }) | undefined) => void
+
+/** CRC32C of `bytes[start, end)` continued from `seed`. */
+export function crc32c(bytes: Uint8Array, start: number, end: number, seed: number): number
+/** CRC32C of each of `blockCount` blocks of 4 KiB from `offset`, into `out[outIndex…]`. */
+export function crc32cBlocks(
+  bytes: Uint8Array,
+  offset: number,
+  blockCount: number,
+  out: Uint32Array,
+  outIndex: number,
+): void
+/** Which implementation of CRC32C runs: `sse4.2`, `armv8` or `table`. */
+export const crc32cKind: string
+
+/** Writes all of `buffers` at `position`, on the calling thread. */
+export function writeSync(fd: number, buffers: readonly Uint8Array[], position: number): void
+/** The same on a worker thread. */
+export function write(
+  fd: number,
+  buffers: readonly Uint8Array[],
+  position: number,
+  done: Done,
+): void
+/**
+ * Reads blocks of 4 KiB if the page cache holds them all and compares their CRC32C. -1: not cached; otherwise how many
+ * leading blocks are right.
+ */
+export function tryReadVerified(
+  fd: number,
+  target: Uint8Array,
+  targetOffset: number,
+  blockCount: number,
+  position: number,
+  crcs: Uint32Array,
+  crcIndex: number,
+): number
+/** Reads exactly `length` bytes on a worker thread; the end of the file in between is EIO. */
+export function read(
+  fd: number,
+  target: Uint8Array,
+  targetOffset: number,
+  length: number,
+  position: number,
+  done: Done,
+): void
+/** `fdatasync` on a worker thread. */
+export function datasync(fd: number, done: Done): void
+/** `fsync` on a worker thread; for directories. */
+export function sync(fd: number, done: Done): void
+/** Allocates space for `[0, length)` on a worker thread; the file's size becomes at least `length`. */
+export function allocate(fd: number, length: number, done: Done): void
+/** Gives a range's space back; it reads as zeroes then. On a worker thread. */
+export function punchHole(fd: number, position: number, length: number, done: Done): void

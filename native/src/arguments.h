@@ -1,0 +1,114 @@
+// Checks of what JavaScript hands over. Every function throws into JavaScript and returns false on bad
+// arguments; nothing native runs then.
+#pragma once
+#include <napi.h>
+
+#include <cstdint>
+#include <vector>
+
+#include <sys/uio.h>
+
+namespace holdfast {
+
+constexpr int64_t kBlockBytes = 4096;
+// Largest integer that a double holds exactly.
+constexpr double kIntegerMax = 9007199254740991.0;
+
+inline bool Integer(const Napi::CallbackInfo& info, size_t index, const char* name, double least,
+                    double most, int64_t* out) {
+  const Napi::Value value = info[index];
+  if (!value.IsNumber()) {
+    Napi::TypeError::New(info.Env(), std::string(name) + " must be a number")
+        .ThrowAsJavaScriptException();
+    return false;
+  }
+  const double number = value.As<Napi::Number>().DoubleValue();
+  if (!(number >= least && number <= most) || number != static_cast<double>(static_cast<int64_t>(number))) {
+    Napi::RangeError::New(info.Env(), std::string(name) + " is out of range")
+        .ThrowAsJavaScriptException();
+    return false;
+  }
+  *out = static_cast<int64_t>(number);
+  return true;
+}
+
+struct Bytes {
+  uint8_t* data;
+  size_t length;
+};
+
+inline bool IsTyped(const Napi::Value& value, napi_typedarray_type type) {
+  return value.IsTypedArray() && value.As<Napi::TypedArray>().TypedArrayType() == type;
+}
+
+inline bool ByteArray(Napi::Env env, const Napi::Value& value, const char* name, Bytes* out) {
+  if (!IsTyped(value, napi_uint8_array)) {
+    Napi::TypeError::New(env, std::string(name) + " must be a Uint8Array")
+        .ThrowAsJavaScriptException();
+    return false;
+  }
+  auto array = value.As<Napi::Uint8Array>();
+  out->data = array.Data();
+  out->length = array.ByteLength();
+  return true;
+}
+
+inline bool WordArray(const Napi::CallbackInfo& info, size_t index, const char* name,
+                      uint32_t** data, size_t* length) {
+  if (!IsTyped(info[index], napi_uint32_array)) {
+    Napi::TypeError::New(info.Env(), std::string(name) + " must be a Uint32Array")
+        .ThrowAsJavaScriptException();
+    return false;
+  }
+  auto array = info[index].As<Napi::Uint32Array>();
+  *data = array.Data();
+  *length = array.ElementLength();
+  return true;
+}
+
+// True when [offset, offset + length) lies in [0, total); throws otherwise.
+inline bool Inside(Napi::Env env, const char* name, int64_t offset, int64_t length, size_t total) {
+  const auto end = static_cast<uint64_t>(offset) + static_cast<uint64_t>(length);
+  if (end <= total) return true;
+  Napi::RangeError::New(env, std::string(name) + " is too short").ThrowAsJavaScriptException();
+  return false;
+}
+
+inline bool Descriptor(const Napi::CallbackInfo& info, int* out) {
+  int64_t fd;
+  if (!Integer(info, 0, "fd", 0, 2147483647, &fd)) return false;
+  *out = static_cast<int>(fd);
+  return true;
+}
+
+inline bool Position(const Napi::CallbackInfo& info, size_t index, int64_t* out) {
+  return Integer(info, index, "position", 0, kIntegerMax, out);
+}
+
+inline bool Callback(const Napi::CallbackInfo& info, size_t index) {
+  if (info[index].IsFunction()) return true;
+  Napi::TypeError::New(info.Env(), "done must be a function").ThrowAsJavaScriptException();
+  return false;
+}
+
+inline bool Vectors(const Napi::CallbackInfo& info, size_t index, std::vector<iovec>* out) {
+  if (!info[index].IsArray()) {
+    Napi::TypeError::New(info.Env(), "buffers must be an array").ThrowAsJavaScriptException();
+    return false;
+  }
+  const auto array = info[index].As<Napi::Array>();
+  const uint32_t count = array.Length();
+  if (count > 65536) {
+    Napi::RangeError::New(info.Env(), "too many buffers").ThrowAsJavaScriptException();
+    return false;
+  }
+  out->reserve(count);
+  for (uint32_t i = 0; i < count; i++) {
+    Bytes bytes;
+    if (!ByteArray(info.Env(), array.Get(i), "buffer", &bytes)) return false;
+    if (bytes.length > 0) out->push_back({bytes.data, bytes.length});
+  }
+  return true;
+}
+
+}  // namespace holdfast

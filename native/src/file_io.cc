@@ -1,0 +1,241 @@
+#include "file_io.h"
+
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/falloc.h>
+#include <sys/uio.h>
+#include <unistd.h>
+#include <uv.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <functional>
+#include <utility>
+#include <vector>
+
+#include "arguments.h"
+#include "crc32c.h"
+
+namespace holdfast {
+namespace {
+
+Napi::Error SystemError(Napi::Env env, int error, const char* call) {
+  char code[32];
+  uv_err_name_r(-error, code, sizeof code);
+  char text[128];
+  uv_strerror_r(-error, text, sizeof text);
+  auto made = Napi::Error::New(env, std::string(call) + ": " + text);
+  made.Set("code", Napi::String::New(env, code));
+  made.Set("errno", Napi::Number::New(env, error));
+  made.Set("syscall", Napi::String::New(env, call));
+  return made;
+}
+
+// Writes everything, however often the kernel takes only a part. 0 or an errno.
+int WriteAll(int fd, iovec* vectors, size_t count, int64_t position) {
+  while (count > 0) {
+    const int batch = static_cast<int>(std::min<size_t>(count, IOV_MAX));
+    ssize_t written = pwritev(fd, vectors, batch, position);
+    if (written < 0) {
+      if (errno == EINTR) continue;
+      return errno;
+    }
+    if (written == 0) return EIO;
+    position += written;
+    while (count > 0 && static_cast<size_t>(written) >= vectors->iov_len) {
+      written -= static_cast<ssize_t>(vectors->iov_len);
+      vectors++;
+      count--;
+    }
+    if (count > 0 && written > 0) {
+      vectors->iov_base = static_cast<uint8_t*>(vectors->iov_base) + written;
+      vectors->iov_len -= static_cast<size_t>(written);
+    }
+  }
+  return 0;
+}
+
+int ReadAll(int fd, uint8_t* target, size_t length, int64_t position) {
+  while (length > 0) {
+    const ssize_t got = pread(fd, target, length, position);
+    if (got < 0) {
+      if (errno == EINTR) continue;
+      return errno;
+    }
+    if (got == 0) return EIO;
+    target += got;
+    position += got;
+    length -= static_cast<size_t>(got);
+  }
+  return 0;
+}
+
+// One call on a worker thread; keeps the values it works on alive.
+class Work : public Napi::AsyncWorker {
+ public:
+  Work(Napi::Function done, const char* call, std::function<int()> run)
+      : Napi::AsyncWorker(done), call_(call), run_(std::move(run)) {}
+
+  void Keep(const Napi::Value& value) {
+    if (value.IsObject()) Receiver().Set(kept_++, value);
+  }
+
+ protected:
+  void Execute() override { error_ = run_(); }
+
+  void OnOK() override {
+    const Napi::Env env = Env();
+    Napi::HandleScope scope(env);
+    const Napi::Value result = error_ == 0 ? env.Undefined() : SystemError(env, error_, call_).Value();
+    Callback().Call({result});
+  }
+
+ private:
+  const char* call_;
+  std::function<int()> run_;
+  int error_ = 0;
+  uint32_t kept_ = 0;
+};
+
+Napi::Value WriteSync(const Napi::CallbackInfo& info) {
+  int fd;
+  int64_t position;
+  std::vector<iovec> vectors;
+  if (!Descriptor(info, &fd) || !Vectors(info, 1, &vectors) || !Position(info, 2, &position)) {
+    return info.Env().Undefined();
+  }
+  const int error = WriteAll(fd, vectors.data(), vectors.size(), position);
+  if (error != 0) SystemError(info.Env(), error, "pwritev").ThrowAsJavaScriptException();
+  return info.Env().Undefined();
+}
+
+Napi::Value Write(const Napi::CallbackInfo& info) {
+  int fd;
+  int64_t position;
+  std::vector<iovec> vectors;
+  if (!Descriptor(info, &fd) || !Vectors(info, 1, &vectors) || !Position(info, 2, &position) ||
+      !Callback(info, 3)) {
+    return info.Env().Undefined();
+  }
+  auto* work = new Work(info[3].As<Napi::Function>(), "pwritev", [=]() mutable {
+    return WriteAll(fd, vectors.data(), vectors.size(), position);
+  });
+  // The array itself could be changed meanwhile: its members are kept one by one.
+  const auto array = info[1].As<Napi::Array>();
+  for (uint32_t i = 0; i < array.Length(); i++) work->Keep(array.Get(i));
+  work->Queue();
+  return info.Env().Undefined();
+}
+
+Napi::Value TryReadVerified(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  int fd;
+  Bytes target;
+  int64_t offset, blocks, position, crc_index;
+  uint32_t* crcs;
+  size_t crc_count;
+  if (!Descriptor(info, &fd) || !ByteArray(env, info[1], "target", &target) ||
+      !Integer(info, 2, "targetOffset", 0, kIntegerMax, &offset) ||
+      !Integer(info, 3, "blockCount", 0, 1 << 30, &blocks) || !Position(info, 4, &position) ||
+      !WordArray(info, 5, "crcs", &crcs, &crc_count) ||
+      !Integer(info, 6, "crcIndex", 0, kIntegerMax, &crc_index) ||
+      !Inside(env, "target", offset, blocks * kBlockBytes, target.length) ||
+      !Inside(env, "crcs", crc_index, blocks, crc_count)) {
+    return env.Undefined();
+  }
+  const int64_t length = blocks * kBlockBytes;
+  iovec vector{target.data + offset, static_cast<size_t>(length)};
+  ssize_t got;
+  do {
+    got = preadv2(fd, &vector, 1, position, RWF_NOWAIT);
+  } while (got < 0 && errno == EINTR);
+  // Whatever keeps it from being read at once (not cached, not supported there) is found out by `read`.
+  if (got != length) return Napi::Number::New(env, -1);
+  for (int64_t i = 0; i < blocks; i++) {
+    if (Crc32c(0, target.data + offset + i * kBlockBytes, kBlockBytes) != crcs[crc_index + i]) {
+      return Napi::Number::New(env, static_cast<double>(i));
+    }
+  }
+  return Napi::Number::New(env, static_cast<double>(blocks));
+}
+
+Napi::Value Read(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  int fd;
+  Bytes target;
+  int64_t offset, length, position;
+  if (!Descriptor(info, &fd) || !ByteArray(env, info[1], "target", &target) ||
+      !Integer(info, 2, "targetOffset", 0, kIntegerMax, &offset) ||
+      !Integer(info, 3, "length", 0, kIntegerMax, &length) || !Position(info, 4, &position) ||
+      !Callback(info, 5) || !Inside(env, "target", offset, length, target.length)) {
+    return env.Undefined();
+  }
+  uint8_t* into = target.data + offset;
+  auto* work = new Work(info[5].As<Napi::Function>(), "pread", [=]() {
+    return ReadAll(fd, into, static_cast<size_t>(length), position);
+  });
+  work->Keep(info[1]);
+  work->Queue();
+  return env.Undefined();
+}
+
+// fd first, `done` last, and a call in between that needs no memory of JavaScript's.
+void QueueCall(const Napi::CallbackInfo& info, size_t done, const char* call,
+               std::function<int()> run) {
+  if (!Callback(info, done)) return;
+  auto* work = new Work(info[done].As<Napi::Function>(), call, std::move(run));
+  work->Queue();
+}
+
+Napi::Value Datasync(const Napi::CallbackInfo& info) {
+  int fd;
+  if (Descriptor(info, &fd)) {
+    QueueCall(info, 1, "fdatasync", [=]() { return fdatasync(fd) == 0 ? 0 : errno; });
+  }
+  return info.Env().Undefined();
+}
+
+Napi::Value Sync(const Napi::CallbackInfo& info) {
+  int fd;
+  if (Descriptor(info, &fd)) {
+    QueueCall(info, 1, "fsync", [=]() { return fsync(fd) == 0 ? 0 : errno; });
+  }
+  return info.Env().Undefined();
+}
+
+Napi::Value Allocate(const Napi::CallbackInfo& info) {
+  int fd;
+  int64_t length;
+  if (Descriptor(info, &fd) && Integer(info, 1, "length", 1, kIntegerMax, &length)) {
+    QueueCall(info, 2, "fallocate", [=]() { return fallocate(fd, 0, 0, length) == 0 ? 0 : errno; });
+  }
+  return info.Env().Undefined();
+}
+
+Napi::Value PunchHole(const Napi::CallbackInfo& info) {
+  int fd;
+  int64_t position, length;
+  if (Descriptor(info, &fd) && Position(info, 1, &position) &&
+      Integer(info, 2, "length", 1, kIntegerMax, &length)) {
+    QueueCall(info, 3, "fallocate", [=]() {
+      const int mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+      return fallocate(fd, mode, position, length) == 0 ? 0 : errno;
+    });
+  }
+  return info.Env().Undefined();
+}
+
+}  // namespace
+
+void ExportFileIo(Napi::Env env, Napi::Object exports) {
+  exports.Set("writeSync", Napi::Function::New(env, WriteSync));
+  exports.Set("write", Napi::Function::New(env, Write));
+  exports.Set("tryReadVerified", Napi::Function::New(env, TryReadVerified));
+  exports.Set("read", Napi::Function::New(env, Read));
+  exports.Set("datasync", Napi::Function::New(env, Datasync));
+  exports.Set("sync", Napi::Function::New(env, Sync));
+  exports.Set("allocate", Napi::Function::New(env, Allocate));
+  exports.Set("punchHole", Napi::Function::New(env, PunchHole));
+}
+
+}  // namespace holdfast

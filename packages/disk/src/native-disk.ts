@@ -1,0 +1,160 @@
+/** A directory tree of the host as the Disk port. */
+import { closeSync, mkdirSync, openSync, readdirSync, readFileSync, renameSync, rmSync, statfsSync } from 'node:fs'
+import { type FileHandle, open, rename, rm } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import type { Disk, DiskDone, DiskError, DiskFile } from '@holdfast/base'
+import { diskError, diskErrorOrNone } from './disk-error.ts'
+import { native } from './native.ts'
+import { NativeFile } from './native-file.ts'
+
+/** The tree below `root`, which is created if absent. */
+export function openDisk(root: string): Disk {
+  mkdirSync(root, { recursive: true })
+  return new NativeDisk(root)
+}
+
+class NativeDisk implements Disk {
+  readonly #root: string
+  #temporary = 0
+
+  constructor(root: string) {
+    this.#root = root
+  }
+
+  makeDirectory(path: string): void {
+    mkdirSync(this.#at(path), { recursive: true })
+  }
+
+  list(path: string): string[] {
+    try {
+      return readdirSync(this.#at(path)).sort()
+    } catch (error) {
+      if (diskError(error).kind === 'absent') return []
+      throw error
+    }
+  }
+
+  remove(path: string): void {
+    rmSync(this.#at(path), { recursive: true, force: true })
+  }
+
+  rename(from: string, to: string): void {
+    renameSync(this.#at(from), this.#at(to))
+  }
+
+  syncDirectory(path: string, done: DiskDone): void {
+    let fd: number
+    try {
+      fd = openSync(this.#at(path), 'r')
+    } catch (error) {
+      setImmediate(done, diskError(error))
+      return
+    }
+    native.sync(fd, (error) => {
+      closeSync(fd)
+      done(diskErrorOrNone(error))
+    })
+  }
+
+  readWhole(path: string): Uint8Array | undefined {
+    try {
+      return readFileSync(this.#at(path))
+    } catch (error) {
+      if (diskError(error).kind === 'absent') return undefined
+      throw error
+    }
+  }
+
+  writeAtomic(path: string, chunks: readonly Uint8Array[], done: DiskDone): void {
+    const target = this.#at(path)
+    const temporary = `${target}.new-${process.pid}-${this.#temporary++}`
+    replaceFile(temporary, target, chunks).then(
+      () => this.syncDirectory(dirname(path), done),
+      (error: unknown) => done(diskError(error)),
+    )
+  }
+
+  open(
+    path: string,
+    options: { readonly createBytes?: number; readonly recycle?: string | undefined },
+    done: (error: DiskError | undefined, file: DiskFile | undefined) => void,
+  ): void {
+    const recycle = options.recycle === undefined ? undefined : this.#at(options.recycle)
+    openFile(this.#at(path), options.createBytes, recycle).then(
+      (fd) => {
+        const file = new NativeFile(fd)
+        if (options.createBytes === undefined) {
+          done(undefined, file)
+          return
+        }
+        this.syncDirectory(dirname(path), (error) => {
+          if (error === undefined) done(undefined, file)
+          else {
+            file.close()
+            done(error, undefined)
+          }
+        })
+      },
+      (error: unknown) => done(diskError(error), undefined),
+    )
+  }
+
+  space(): { readonly freeBytes: number; readonly totalBytes: number } {
+    const { bavail, blocks, bsize } = statfsSync(this.#root)
+    return { freeBytes: bavail * bsize, totalBytes: blocks * bsize }
+  }
+
+  #at(path: string): string {
+    return join(this.#root, path)
+  }
+}
+
+async function replaceFile(
+  temporary: string,
+  target: string,
+  chunks: readonly Uint8Array[],
+): Promise<void> {
+  let handle: FileHandle | undefined
+  try {
+    handle = await open(temporary, 'w')
+    for (const chunk of chunks) await handle.writeFile(chunk)
+    await handle.datasync()
+    await handle.close()
+    handle = undefined
+    await rename(temporary, target)
+  } catch (error) {
+    await handle?.close().catch(() => {})
+    await rm(temporary, { force: true }).catch(() => {})
+    throw error
+  }
+}
+
+/** Opens, with its space allocated if asked for; leaves nothing behind when that fails. */
+async function openFile(
+  path: string,
+  createBytes: number | undefined,
+  recycle: string | undefined,
+): Promise<number> {
+  if (recycle !== undefined) await rename(recycle, path)
+  let created = false
+  let fd: number
+  try {
+    fd = openSync(path, 'r+')
+  } catch (error) {
+    if (diskError(error).kind !== 'absent' || createBytes === undefined) throw error
+    fd = openSync(path, 'wx+', 0o600)
+    created = true
+  }
+  if (createBytes === undefined) return fd
+  return await new Promise((resolve, reject) => {
+    native.allocate(fd, createBytes, (error) => {
+      if (error === undefined) {
+        resolve(fd)
+        return
+      }
+      closeSync(fd)
+      if (created) rmSync(path, { force: true })
+      reject(error)
+    })
+  })
+}

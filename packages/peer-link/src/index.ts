@@ -1,0 +1,5 @@
+export {
+  createPeerNetwork,
+  type ListeningPeerNetwork,
+  type PeerNetworkOptions,
+} from './peer-network.ts'
