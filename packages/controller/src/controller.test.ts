@@ -130,7 +130,13 @@ describe('a volume', () => {
     ['no space for a copy', 0, 'a b!', { inSync: 'a' }, []],
     ['a new copy goes to another zone', 0, 'a/x b/x c/y', { inSync: 'a' }, ['replicas a c']],
     ['a node just away is waited for', LONG - 1, 'a -b c', { inSync: 'a', replicas: 'a b' }, []],
-    ['stays away: added first', LONG, 'a -b c', { inSync: 'a', replicas: 'a b' }, ['replicas a b c']],
+    [
+      'stays away: added first',
+      LONG,
+      'a -b c',
+      { inSync: 'a', replicas: 'a b' },
+      ['replicas a b c'],
+    ],
     ['still in sync: added all the same', LONG, 'a -b c', {}, ['replicas a b c']],
     ['added and filling: wait', LONG, 'a -b c', { inSync: 'a', replicas: 'a b c' }, []],
     ['removed when filled', LONG, 'a -b c', { inSync: 'a c', replicas: 'a b c' }, ['replicas a c']],
@@ -141,17 +147,41 @@ describe('a volume', () => {
       { inSync: 'a b c' },
       ['retire b at a'],
     ],
-    ['a removed node is replaced at once', 0, 'a c', { inSync: 'a', replicas: 'a b' }, ['replicas a b c']],
-    ['no primary: nothing', LONG, 'a -b c', { inSync: 'a', replicas: 'a b', primary: undefined }, []],
+    [
+      'a removed node is replaced at once',
+      0,
+      'a c',
+      { inSync: 'a', replicas: 'a b' },
+      ['replicas a b c'],
+    ],
+    [
+      'no primary: nothing',
+      LONG,
+      'a -b c',
+      { inSync: 'a', replicas: 'a b', primary: undefined },
+      [],
+    ],
     ['a primary of another epoch: nothing', 0, 'a b c', { inSync: 'a', reign: 2 }, []],
     ['a primary that is not alive: nothing', LONG, '-a b c', {}, []],
     ['surplus out of sync goes', 0, 'a b c', { replicas: 'a b c' }, ['replicas a b']],
-    ['surplus in sync is retired, not the primary', 0, 'a b c', { inSync: 'a b c' }, ['retire c at a']],
+    [
+      'surplus in sync is retired, not the primary',
+      0,
+      'a b c',
+      { inSync: 'a b c' },
+      ['retire c at a'],
+    ],
     ['surplus shares a zone', 0, 'a/x b/x c/y', { inSync: 'a b c' }, ['retire b at a']],
     ['no surplus while too few are in sync', 0, 'a b c', { inSync: 'a', replicas: 'a b c' }, []],
     ['drain: added first', 0, 'a ~b c', {}, ['replicas a b c']],
     ['drain: waits', 0, 'a ~b c', { replicas: 'a b c' }, []],
-    ['drain: retired when the other is in sync', 0, 'a ~b c', { inSync: 'a b c' }, ['retire b at a']],
+    [
+      'drain: retired when the other is in sync',
+      0,
+      'a ~b c',
+      { inSync: 'a b c' },
+      ['retire b at a'],
+    ],
     ['drain: removed', 0, 'a ~b c', { inSync: 'a c', replicas: 'a b c' }, ['replicas a c']],
     ['drain of the primary: added first', 0, '~a b c', {}, ['replicas a b c']],
     ['drain of the primary: moved', 0, '~a b c', { inSync: 'a b c' }, ['move a b']],
@@ -164,7 +194,13 @@ describe('a volume', () => {
     ],
     ['drain of the only copy', 0, '~a b', { wanted: 1, inSync: 'a' }, ['replicas a b']],
     ['drain without another node waits', 0, 'a ~b', {}, []],
-    ['drain and dead: dead one goes first', LONG, 'a ~b -c d', { inSync: 'a b d', replicas: 'a b c d' }, ['replicas a b d']],
+    [
+      'drain and dead: dead one goes first',
+      LONG,
+      'a ~b -c d',
+      { inSync: 'a b d', replicas: 'a b c d' },
+      ['replicas a b d'],
+    ],
   ]
   it.each(cases)('%s', (_title, watchedMs, nodeText, text, expected) => {
     expect(after(watchedMs, nodeText, text)).toEqual(expected)
@@ -175,7 +211,10 @@ describe('a volume', () => {
     const [action] = new Controller().step(input(0, nodes('a b c'), [before]))
     const { successor: _gone, ...rest } = before.record
     expect(action).toMatchObject({ kind: 'update-volume', key: before.key, modRevision: 7 })
-    expect(action?.kind === 'update-volume' && action.record).toEqual({ ...rest, replicas: ['a', 'b'] })
+    expect(action?.kind === 'update-volume' && action.record).toEqual({
+      ...rest,
+      replicas: ['a', 'b'],
+    })
   })
 })
 
@@ -187,16 +226,18 @@ describe('time and bounds', () => {
     controller.step(input(599_000, nodes('a b c'), lost))
     expect(lines(controller.step(input(600_000, nodes('a -b c'), lost)))).toEqual([])
     expect(lines(controller.step(input(1_199_999, nodes('a -b c'), lost)))).toEqual([])
-    expect(lines(controller.step(input(1_200_000, nodes('a -b c'), lost)))).toEqual(['replicas a b c'])
+    expect(lines(controller.step(input(1_200_000, nodes('a -b c'), lost)))).toEqual([
+      'replicas a b c',
+    ])
   })
 
   it('repeats a request only after a while, and at once when the record changed', () => {
     const controller = new Controller()
     const at = (now: number, modRevision: number): string[] =>
       lines(controller.step(input(now, nodes('a b'), [volume({ inSync: 'a', modRevision })])))
-    expect([at(0, 1), at(9_999, 1), at(10_000, 1), at(10_001, 2)].map((list) => list.length)).toEqual([
-      1, 0, 1, 1,
-    ])
+    expect(
+      [at(0, 1), at(9_999, 1), at(10_000, 1), at(10_001, 2)].map((list) => list.length),
+    ).toEqual([1, 0, 1, 1])
   })
 
   it('does not ask for a move again because the record got its successor', () => {
@@ -237,14 +278,18 @@ describe('time and bounds', () => {
 
   it('spreads the moves of a drained node', () => {
     const list = ['p', 'q'].map((name) => volume({ name, inSync: 'a b c' }))
-    expect(lines(new Controller().step(input(0, nodes('~a b c'), list)))).toEqual(['move a b', 'move a c'])
+    expect(lines(new Controller().step(input(0, nodes('~a b c'), list)))).toEqual([
+      'move a b',
+      'move a c',
+    ])
   })
 })
 
 describe('events', () => {
   it('tells once that a node is away, stays away and is back', () => {
     const controller = new Controller()
-    const at = (now: number, text: string): string[] => events(controller.step(input(now, nodes(text))))
+    const at = (now: number, text: string): string[] =>
+      events(controller.step(input(now, nodes(text))))
     expect(at(0, 'a b')).toEqual([])
     expect(at(1, 'a -b')).toEqual(['node is away'])
     expect(at(2, 'a -b')).toEqual([])
@@ -261,7 +306,8 @@ describe('events', () => {
       {
         kind: 'event',
         level: 'warn',
-        message: '2 replicas need 2 live nodes and there is 1: start another node or ask for --replicas 1',
+        message:
+          '2 replicas need 2 live nodes and there is 1: start another node or ask for --replicas 1',
         fields: { volumes: 2, first: 'holdfast/v1/volumes/default/p' },
       },
     ])
@@ -297,7 +343,13 @@ describe('tombstones', () => {
   })
 
   it('does nothing on an empty view', () => {
-    const record = { id: volumeId('v'), name: 'v', namespace: 'd', holders: ids('a'), removedAt: '' }
+    const record = {
+      id: volumeId('v'),
+      name: 'v',
+      namespace: 'd',
+      holders: ids('a'),
+      removedAt: '',
+    }
     const tombstone = { key: 't', modRevision: 1, record }
     expect(new Controller().step(input(0, [], [], [tombstone]))).toEqual([])
   })

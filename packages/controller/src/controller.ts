@@ -84,7 +84,8 @@ export class Controller {
     for (const tombstone of input.tombstones) {
       if (actions.length >= budget) break
       const action = planTombstone(tombstone, views)
-      if (action !== undefined && this.#isDue(tombstone.key, action, input.now)) actions.push(action)
+      if (action !== undefined && this.#isDue(tombstone.key, action, input.now))
+        actions.push(action)
     }
     this.#forget(input)
     this.#reportBlocked(tally.blocked, actions)
@@ -212,7 +213,9 @@ export class Controller {
     // A copy stays where it is put: better a little later than for good in a zone that is used already,
     // or on a node too small.
     if (choice.zoneShare > best.zoneShare) return undefined
-    return fitsWhole(choice.node, sizeBytes) === fitsWhole(best.node, sizeBytes) ? choice : undefined
+    return fitsWhole(choice.node, sizeBytes) === fitsWhole(best.node, sizeBytes)
+      ? choice
+      : undefined
   }
 
   #noteBlocked(volume: ControllerVolume, kept: readonly NodeId[], tally: Tally): void {
@@ -261,7 +264,10 @@ export class Controller {
   }
 
   /** One event for each reason, when it begins to stand: thousands of volumes may share it. */
-  #reportBlocked(blocked: ReadonlyMap<string, readonly string[]>, actions: ControllerAction[]): void {
+  #reportBlocked(
+    blocked: ReadonlyMap<string, readonly string[]>,
+    actions: ControllerAction[],
+  ): void {
     for (const [reason, volumes] of blocked) {
       if (this.#reported.has(reason)) continue
       const fields = { volumes: volumes.length, first: volumes[0] }

@@ -74,7 +74,9 @@ export class NodeWatch {
     if (awayMs < this.#replaceAfterMs) return false
     if (!absence.reported) {
       absence.reported = true
-      events.push(event('warn', 'node stays away, its copies are made anew', { node: name, awayMs }))
+      events.push(
+        event('warn', 'node stays away, its copies are made anew', { node: name, awayMs }),
+      )
     }
     return true
   }

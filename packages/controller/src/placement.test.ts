@@ -57,7 +57,11 @@ describe('placeReplicas chooses', () => {
       { nodes: [zoned('a', 'x'), zoned('b', 'x'), zoned('c', 'y', { freeBytes: 5 * GIB })] },
       ['a', 'c'],
     ],
-    ['the preferred node first', { nodes: [node('a'), node('b'), node('c')], prefer: nodeId('c') }, ['c', 'a']],
+    [
+      'the preferred node first',
+      { nodes: [node('a'), node('b'), node('c')], prefer: nodeId('c') },
+      ['c', 'a'],
+    ],
     [
       'another zone than the preferred node',
       { nodes: [zoned('a', 'x'), zoned('b', 'y'), zoned('c', 'x')], prefer: nodeId('c') },
@@ -71,8 +75,16 @@ describe('placeReplicas chooses', () => {
       },
       ['a', 'c'],
     ],
-    ['no excluded node', { nodes: [node('a'), node('b'), node('c')], exclude: [nodeId('a')] }, ['b', 'c']],
-    ['nodes of unknown size', { nodes: [node('a', { freeBytes: 0, totalBytes: 0 })], replicaCount: 1 }, ['a']],
+    [
+      'no excluded node',
+      { nodes: [node('a'), node('b'), node('c')], exclude: [nodeId('a')] },
+      ['b', 'c'],
+    ],
+    [
+      'nodes of unknown size',
+      { nodes: [node('a', { freeBytes: 0, totalBytes: 0 })], replicaCount: 1 },
+      ['a'],
+    ],
   ]
   it.each(cases)('%s', (_title, request, expected) => {
     expect(placed(request).replicas).toEqual(expected)
@@ -90,14 +102,21 @@ describe('placeReplicas chooses', () => {
 
   it('says why the preferred node has no copy', () => {
     const nodes = [node('a'), node('b'), node('c', { draining: true })]
-    expect(placed({ nodes, prefer: nodeId('c') }).note).toBe("c can't take a copy (draining), so it has none")
+    expect(placed({ nodes, prefer: nodeId('c') }).note).toBe(
+      "c can't take a copy (draining), so it has none",
+    )
   })
 })
 
 describe('placeReplicas refuses', () => {
   const few = 'need 3 live nodes and there are 2'
   const cases: readonly [string, PlacementNode[], number, string][] = [
-    ['too few nodes', [node('a'), node('b')], 3, `3 replicas ${few}: start another node or ask for --replicas 2`],
+    [
+      'too few nodes',
+      [node('a'), node('b')],
+      3,
+      `3 replicas ${few}: start another node or ask for --replicas 2`,
+    ],
     [
       'dead nodes',
       [node('a'), node('b'), node('c', { alive: false })],

@@ -61,7 +61,9 @@ export function placeReplicas(request: PlacementRequest): PlacementResult {
   }
   const keep = [...new Set(request.keep ?? [])]
   const excluded = new Set(request.exclude ?? [])
-  const usable = request.nodes.filter((node) => !keep.includes(node.name) && !excluded.has(node.name))
+  const usable = request.nodes.filter(
+    (node) => !keep.includes(node.name) && !excluded.has(node.name),
+  )
   const candidates = usable.filter((node) => canTake(node, sizeBytes))
   if (keep.length + candidates.length < replicaCount) {
     return {
@@ -213,8 +215,12 @@ function shortage(
   const kind = bySpace ? `with ${mebibytes(freeBytesNeeded(sizeBytes))} free` : ''
   const nodes = `${replicaCount} ${bySpace ? '' : 'live '}${replicaCount === 1 ? 'node' : 'nodes'}`
   const asides = [
-    full.length > 0 ? `${names(full)} ${full.length === 1 ? 'has' : 'have'} too little free space` : '',
-    draining.length > 0 ? `${names(draining)} ${draining.length === 1 ? 'is' : 'are'} draining` : '',
+    full.length > 0
+      ? `${names(full)} ${full.length === 1 ? 'has' : 'have'} too little free space`
+      : '',
+    draining.length > 0
+      ? `${names(draining)} ${draining.length === 1 ? 'is' : 'are'} draining`
+      : '',
   ].filter((text) => text !== '')
   const remedies = [
     bySpace ? `free space on ${names(full)}` : '',
