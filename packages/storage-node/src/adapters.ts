@@ -1,0 +1,63 @@
+/** One function for each adapter: from the configuration to what the assembly wants. */
+import { join } from 'node:path'
+import type { MetricFamily } from '@holdfast/api'
+import { type Clock, type Coordinator, type EventLog, type ExportCatalog } from '@holdfast/base'
+import { type NbdCounters, startNbdServer } from '@holdfast/nbd-server'
+import type { ListenAddress } from './address.ts'
+import type { NodeConfig } from './config.ts'
+
+export interface NbdHandle {
+  readonly address: ListenAddress
+  metrics(): readonly MetricFamily[]
+  close(): Promise<void>
+}
+
+export async function openCoordinator(
+  { coordinator, dataDir }: NodeConfig,
+  _clock: Clock,
+  events: EventLog,
+): Promise<Coordinator> {
+  // Loaded only where it is used: gRPC is most of the memory of a node that needs none.
+  if (coordinator.kind === 'embedded') {
+    const { openEmbeddedCoordinator } = await import('@holdfast/coordinator/embedded')
+    return openEmbeddedCoordinator({ file: join(dataDir, 'coordinator.json'), events })
+  }
+  const { openEtcdCoordinator } = await import('@holdfast/coordinator/etcd')
+  const { endpoints } = coordinator
+  return openEtcdCoordinator({ endpoints, events, leaseFile: join(dataDir, 'etcd-lease') })
+}
+
+export async function startNbd(
+  { nbd, nbdSocket }: NodeConfig,
+  catalog: ExportCatalog,
+  events: EventLog,
+): Promise<NbdHandle> {
+  const listeners = [nbd, ...(nbdSocket === undefined ? [] : [{ path: nbdSocket }])]
+  const server = await startNbdServer({ catalog, listeners, events })
+  const tcp = server.addresses.find((address) => 'port' in address)
+  return {
+    address: { host: nbd.host, port: tcp?.port ?? nbd.port },
+    metrics: () => nbdMetrics(server.counters),
+    close: () => server.close(),
+  }
+}
+
+function nbdMetrics(counters: NbdCounters): MetricFamily[] {
+  const metric = (type: 'counter' | 'gauge', name: string, help: string, value: number): MetricFamily => ({
+    name: `holdfast_nbd_${name}`,
+    help,
+    type,
+    samples: [{ labels: {}, value }],
+  })
+  return [
+    metric('gauge', 'connections', 'NBD connections open now', counters.connections),
+    metric('counter', 'connections_total', 'NBD connections accepted', counters.connectionsAccepted),
+    metric('counter', 'connections_refused_total', 'NBD connections over the limit', counters.connectionsRefused),
+    metric('counter', 'handshake_timeouts_total', 'NBD clients that did not finish the handshake', counters.handshakeTimeouts),
+    metric('counter', 'requests_total', 'NBD requests answered', counters.requests),
+    metric('counter', 'request_errors_total', 'NBD requests answered with an error', counters.failedRequests),
+    metric('counter', 'read_bytes_total', 'Bytes sent to NBD clients', counters.readBytes),
+    metric('counter', 'written_bytes_total', 'Bytes received from NBD clients', counters.writtenBytes),
+    metric('counter', 'stalls_total', 'Times a connection was held back by its limits', counters.stalls),
+  ]
+}

@@ -1,0 +1,12 @@
+export { type ListenAddress, parseAddress } from './address.ts'
+export {
+  type ConfigDefaults,
+  type CoordinatorConfig,
+  defaultDataDir,
+  type LogLevel,
+  type NodeConfig,
+  readConfig,
+} from './config.ts'
+export { createLog, type NodeLog } from './logger.ts'
+export { type NodeAddresses, type StorageNode, startStorageNode } from './node.ts'
+export { EXIT_BUG, runStorageNode } from './process.ts'

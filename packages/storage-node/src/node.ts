@@ -1,0 +1,263 @@
+/** One node, put together. The order in which its parts start and stop is all that this file decides. */
+import { existsSync, readFileSync } from 'node:fs'
+import { type MetricFamily, startApi } from '@holdfast/api'
+import { type Coordinator, HoldfastError, incarnation, type Random, type Scheduler } from '@holdfast/base'
+import { nativeChecksum, openDisk } from '@holdfast/disk'
+import { createEngine, type Engine } from '@holdfast/engine'
+import { createPeerNetwork, type ListeningPeerNetwork } from '@holdfast/peer-link'
+import { openCoordinator, startNbd } from './adapters.ts'
+import { formatAddress, type ListenAddress } from './address.ts'
+import { findClusterId } from './cluster-id.ts'
+import type { NodeConfig } from './config.ts'
+import { claimDataDir, lockDataDir } from './data-dir.ts'
+import { LateEngine } from './late-engine.ts'
+import { createLog, type NodeLog } from './logger.ts'
+import { createScheduler, cryptoRandom, systemClock } from './production-ports.ts'
+
+const BOOT_ID_PATH = '/proc/sys/kernel/random/boot_id'
+const INCARNATION_DIGITS = 16
+const READY_POLL_MS = 10
+/** Who asked the API gets this long to see the answer. */
+const API_CLOSE_MS = 2_000
+
+/** `host:port`, with the real port where 0 was asked for. */
+export interface NodeAddresses {
+  readonly nbd: string
+  readonly api: string
+  readonly peer: string
+}
+
+export interface StorageNode {
+  /** Resolves when the node takes requests; rejects when it can't start or is closed before. */
+  readonly serving: Promise<void>
+  /** Known once it serves. */
+  addresses(): NodeAddresses
+  /** Hands primaries over, flushes, gives everything back. Idempotent; never rejects for a failed start. */
+  close(): Promise<void>
+}
+
+/** @throws HoldfastError that says what is in the way: directory, addresses, another cluster. */
+export async function startStorageNode(
+  config: NodeConfig,
+  log: NodeLog = createLog(config.logLevel, config.name),
+): Promise<{ readonly addresses: NodeAddresses; close(): Promise<void> }> {
+  const node = openStorageNode(config, log)
+  try {
+    await node.serving
+  } catch (error) {
+    await node.close()
+    throw error
+  }
+  return { addresses: node.addresses(), close: () => node.close() }
+}
+
+/** Begins to start a node; for those who want to be able to stop it meanwhile. */
+export function openStorageNode(config: NodeConfig, log: NodeLog): StorageNode {
+  return new Assembly(config, log)
+}
+
+class Assembly implements StorageNode {
+  readonly serving: Promise<void>
+  readonly #config: NodeConfig
+  readonly #log: NodeLog
+  readonly #scheduler: Scheduler = createScheduler()
+  readonly #random: Random = cryptoRandom
+  readonly #late: LateEngine
+  /** What was opened, in that order; closed from the end. */
+  readonly #opened: (() => Promise<void>)[] = []
+  #addresses: NodeAddresses | undefined
+  #closed: Promise<void> | undefined
+  #cancelWait = (): void => {}
+  #nbdMetrics = (): readonly MetricFamily[] => []
+
+  constructor(config: NodeConfig, log: NodeLog) {
+    this.#config = config
+    this.#log = log
+    this.#late = new LateEngine(config.name)
+    this.serving = this.#start()
+    // Whoever closes early need not also listen here.
+    this.serving.catch(() => {})
+  }
+
+  addresses(): NodeAddresses {
+    if (this.#addresses === undefined) throw new HoldfastError('HF_UNAVAILABLE', 'the node does not serve yet')
+    return this.#addresses
+  }
+
+  close(): Promise<void> {
+    this.#closed ??= this.#closeAll()
+    return this.#closed
+  }
+
+  async #closeAll(): Promise<void> {
+    this.#cancelWait()
+    await this.serving.catch(() => {})
+    for (;;) {
+      const close = this.#opened.pop()
+      if (close === undefined) return
+      await close()
+    }
+  }
+
+  async #start(): Promise<void> {
+    const config = this.#config
+    const lock = lockDataDir(config.dataDir)
+    this.#opened.push(async () => lock.release())
+    const coordinator = await this.#openCoordinator()
+    this.#stopIfClosed()
+    const cluster = await this.#clusterId(coordinator)
+    claimDataDir(config.dataDir, { cluster, node: config.name })
+    const self = { node: config.name, incarnation: incarnation(this.#random.hex(INCARNATION_DIGITS)), cluster }
+    const network = await this.#openNetwork(self)
+    this.#stopIfClosed()
+    const api = await this.#openApi()
+    const nbd = await this.#openNbd()
+    this.#stopIfClosed()
+    const ports = { peerPort: network.address.port, apiPort: api.port, nbdPort: nbd.port }
+    this.#addresses = {
+      nbd: formatAddress(nbd),
+      api: formatAddress(api),
+      peer: formatAddress({ host: config.peer.host, port: network.address.port }),
+    }
+    const engine = this.#createEngine({ ...self, ...ports }, network, coordinator)
+    await this.#untilReady(engine)
+    this.#log.event('info', 'serving', { ...this.#addresses, cluster, incarnation: self.incarnation })
+  }
+
+  #stopIfClosed(): void {
+    if (this.#closed !== undefined) throw new HoldfastError('HF_UNAVAILABLE', 'stopped before it served')
+  }
+
+  async #openCoordinator(): Promise<Coordinator> {
+    const coordinator = await openCoordinator(this.#config, systemClock, this.#log)
+    let open = true
+    this.#opened.push(async () => {
+      if (open) await new Promise<void>((done) => coordinator.close(done))
+    })
+    return {
+      holdLease: (ttlMs, handler) => coordinator.holdLease(ttlMs, handler),
+      leaseValidUntil: () => coordinator.leaseValidUntil(),
+      range: (prefix, done) => coordinator.range(prefix, done),
+      transact: (transaction, done) => coordinator.transact(transaction, done),
+      watch: (prefix, handler) => coordinator.watch(prefix, handler),
+      // The engine closes it when it stops; without an engine we do.
+      close: (done) => {
+        open = false
+        coordinator.close(done)
+      },
+    }
+  }
+
+  async #clusterId(coordinator: Coordinator): Promise<string> {
+    const search = findClusterId({
+      coordinator,
+      random: this.#random,
+      scheduler: this.#scheduler,
+      events: this.#log,
+    })
+    this.#cancelWait = search.cancel
+    const id = await search.id
+    this.#stopIfClosed()
+    return id
+  }
+
+  async #openNetwork(self: Parameters<typeof createPeerNetwork>[0]['self']): Promise<ListeningPeerNetwork> {
+    const { peer } = this.#config
+    const network = await listening('peer', peer, () => createPeerNetwork({ self, listen: peer, events: this.#log }))
+    this.#opened.push(() => network.close())
+    return network
+  }
+
+  async #openApi(): Promise<ListenAddress> {
+    const { api, apiToken } = this.#config
+    const handle = await startApi({
+      ...api,
+      admin: this.#late.admin,
+      statistics: () => this.#late.statistics(),
+      extraMetrics: () => this.#nbdMetrics(),
+      events: this.#log,
+      token: apiToken,
+    })
+    this.#opened.push(() => withinMs(API_CLOSE_MS, handle.close()))
+    return handle
+  }
+
+  async #openNbd(): Promise<ListenAddress> {
+    const handle = await startNbd(this.#config, this.#late.exports, this.#log)
+    this.#nbdMetrics = () => handle.metrics()
+    this.#opened.push(() => handle.close())
+    return handle.address
+  }
+
+  #createEngine(
+    self: { node: NodeConfig['name']; incarnation: ReturnType<typeof incarnation>; peerPort: number; apiPort: number; nbdPort: number },
+    network: ListeningPeerNetwork,
+    coordinator: Coordinator,
+  ): Engine {
+    const { advertise, labels, leaseTtlMs, replaceAfterMs } = this.#config
+    const engine = createEngine({
+      self: { ...self, host: advertise, labels },
+      bootId: readBootId(this.#random),
+      ports: {
+        clock: systemClock,
+        scheduler: this.#scheduler,
+        random: this.#random,
+        disk: openDisk(this.#config.dataDir),
+        checksum: nativeChecksum,
+        network,
+        coordinator,
+        events: this.#log,
+      },
+      settings: { leaseTtlMs, replaceAfterMs },
+    })
+    // Before the servers' own entries: they close first, so that nothing new comes while it stops.
+    this.#opened.splice(-2, 0, () => new Promise<void>((done) => engine.stop(done)))
+    engine.start()
+    this.#late.set(engine)
+    return engine
+  }
+
+  #untilReady(engine: Engine): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const look = (): void => {
+        if (engine.admin.readiness().ready) resolve()
+        else cancel = this.#scheduler.after(READY_POLL_MS, look)
+      }
+      let cancel = (): void => {}
+      this.#cancelWait = () => {
+        cancel()
+        reject(new HoldfastError('HF_UNAVAILABLE', 'stopped before it served'))
+      }
+      look()
+    })
+  }
+}
+
+/** Where there is none, each start counts as one after a crash of the machine, which is the safe side. */
+function readBootId(random: Random): string {
+  return existsSync(BOOT_ID_PATH) ? readFileSync(BOOT_ID_PATH, 'utf8').trim() : random.hex(32)
+}
+
+async function listening<T>(flag: string, address: ListenAddress, open: () => Promise<T>): Promise<T> {
+  try {
+    return await open()
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    if (typeof code !== 'string' || !code.startsWith('E')) throw error
+    const where = formatAddress(address)
+    const reason = code === 'EADDRINUSE' ? 'it is in use' : code
+    throw new HoldfastError(
+      'HF_CONFLICT',
+      `can't listen on ${where}: ${reason}: choose another address with --${flag}`,
+      {},
+      { cause: error },
+    )
+  }
+}
+
+function withinMs(ms: number, work: Promise<void>): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(resolve, ms)
+    work.finally(() => clearTimeout(timer)).then(resolve, reject)
+  })
+}
