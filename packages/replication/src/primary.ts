@@ -269,8 +269,12 @@ export class Primary {
       drop.push(member.node)
     }
     if (drop.length === 0) return
+    // A retired member leaves the replicas too, or it would be added again at once.
+    const retired = drop.includes(this.#retire ?? this.self) ? this.#retire : undefined
     this.#retire = undefined
-    const { retiring: _, ...record } = this.#record
+    const { retiring: _, ...known } = this.#record
+    const replicas = known.replicas.filter((node) => node !== retired)
+    const record = { ...known, replicas }
     const inSync = record.inSync.filter((node) => !drop.includes(node))
     this.#change = { kind: 'drop', nodes: drop, since: now }
     this.#effects.changeRecord({ ...record, inSync }, this.#modRevision)

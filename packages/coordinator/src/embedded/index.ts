@@ -1,0 +1,1 @@
+export { type EmbeddedCoordinatorOptions, openEmbeddedCoordinator } from './embedded-coordinator.ts'

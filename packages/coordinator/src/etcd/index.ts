@@ -1,0 +1,1 @@
+export { type EtcdCoordinatorOptions, openEtcdCoordinator } from './etcd-coordinator.ts'

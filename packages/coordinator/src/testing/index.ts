@@ -1,0 +1,1 @@
+export { type EtcdForTests, type EtcdMember, startEtcdForTests } from './etcd-process.ts'
