@@ -1,1 +1,5 @@
-export { type EmbeddedCoordinatorOptions, openEmbeddedCoordinator } from './embedded-coordinator.ts'
+export {
+  type EmbeddedCoordinatorOptions,
+  type FileCoordinator,
+  openEmbeddedCoordinator,
+} from './file-coordinator.ts'

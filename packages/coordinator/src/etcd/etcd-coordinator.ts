@@ -42,6 +42,11 @@ export interface EtcdCoordinatorOptions extends EtcdAccess {
   readonly callMs?: number | undefined
 }
 
+/** Never fails and never waits: etcd need not be up. */
+export function openEtcdCoordinator(options: EtcdCoordinatorOptions): EtcdCoordinator {
+  return new EtcdCoordinator(options)
+}
+
 export class EtcdCoordinator implements Coordinator {
   readonly #members: Members
   readonly #events: EventLog

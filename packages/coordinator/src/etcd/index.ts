@@ -1,1 +1,5 @@
-export { type EtcdCoordinatorOptions, openEtcdCoordinator } from './etcd-coordinator.ts'
+export {
+  EtcdCoordinator,
+  type EtcdCoordinatorOptions,
+  openEtcdCoordinator,
+} from './etcd-coordinator.ts'

@@ -1,1 +1,6 @@
-export { type EtcdForTests, type EtcdMember, startEtcdForTests } from './etcd-process.ts'
+export {
+  type EtcdTestCluster,
+  type EtcdTestMember,
+  type EtcdTestOptions,
+  startEtcdForTests,
+} from './etcd-process.ts'
