@@ -235,7 +235,7 @@ describe('how it is called', () => {
     [['node', 'lss'], 'too many arguments'],
     [['node'], 'no data directory is given'],
     [['node', '--data-dir', '/none', '--nbd', 'x'], 'nbd: "x" is no address'],
-    [['node', '--data-dir', '/none', '--coordinator', 'zk://x:1'], 'is neither embedded nor etcd://'],
+    [['node', '--data-dir', '/none', '--coordinator', 'zk://x:1'], "use 'embedded' or 'etcd://"],
     [['node', '--data-dir', '/none', '--lease-ttl', 'x'], '--lease-ttl'],
     [['node', '--data-dir', '/none', '--log-level', 'loud'], '--log-level must be one of'],
     [['node', '--data-dir', '/none', '--label', 'x'], 'write key=value'],

@@ -1,7 +1,7 @@
 /** One function for each adapter: from the configuration to what the assembly wants. */
 import { join } from 'node:path'
 import type { MetricFamily } from '@holdfast/api'
-import { type Clock, type Coordinator, type EventLog, type ExportCatalog } from '@holdfast/base'
+import type { Coordinator, EventLog, ExportCatalog } from '@holdfast/base'
 import { type NbdCounters, startNbdServer } from '@holdfast/nbd-server'
 import type { ListenAddress } from './address.ts'
 import type { NodeConfig } from './config.ts'
@@ -12,19 +12,16 @@ export interface NbdHandle {
   close(): Promise<void>
 }
 
-export async function openCoordinator(
-  { coordinator, dataDir }: NodeConfig,
-  _clock: Clock,
-  events: EventLog,
-): Promise<Coordinator> {
-  // Loaded only where it is used: gRPC is most of the memory of a node that needs none.
+/** Loads only the one that is used: etcd's brings gRPC with it. */
+export async function openCoordinator(config: NodeConfig, events: EventLog): Promise<Coordinator> {
+  const { coordinator, dataDir } = config
   if (coordinator.kind === 'embedded') {
     const { openEmbeddedCoordinator } = await import('@holdfast/coordinator/embedded')
     return openEmbeddedCoordinator({ file: join(dataDir, 'coordinator.json'), events })
   }
   const { openEtcdCoordinator } = await import('@holdfast/coordinator/etcd')
-  const { endpoints } = coordinator
-  return openEtcdCoordinator({ endpoints, events, leaseFile: join(dataDir, 'etcd-lease') })
+  const leaseFile = join(dataDir, 'etcd-lease')
+  return openEtcdCoordinator({ endpoints: coordinator.endpoints, leaseFile, events })
 }
 
 export async function startNbd(

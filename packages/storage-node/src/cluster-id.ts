@@ -1,11 +1,16 @@
 /** The cluster's name for itself, drawn by the first node that comes to an empty coordinator. */
-import { type Coordinator, type EventLog, KEY_ROOT, type Random, type Scheduler } from '@holdfast/base'
+import { type Coordinator, type EventLog, HoldfastError, KEY_ROOT, type Random, type Scheduler } from '@holdfast/base'
 
 export const CLUSTER_KEY = `${KEY_ROOT}cluster`
 const ID_DIGITS = 16
 const RETRY_MS = 500
 /** Say it again only so often while the coordinator is away. */
 const REPORT_EVERY = 20
+
+/** At `CLUSTER_KEY`. */
+interface ClusterRecord {
+  readonly id: string
+}
 
 interface Ports {
   readonly coordinator: Coordinator
@@ -18,7 +23,7 @@ interface Ports {
 export function findClusterId(ports: Ports): { id: Promise<string>; cancel: () => void } {
   let cancel = (): void => {}
   const id = new Promise<string>((resolve, reject) => {
-    const search = new Search(ports, resolve)
+    const search = new Search(ports, resolve, reject)
     cancel = () => {
       search.end()
       reject(new Error('cancelled'))
@@ -31,12 +36,14 @@ export function findClusterId(ports: Ports): { id: Promise<string>; cancel: () =
 class Search {
   readonly #ports: Ports
   readonly #found: (id: string) => void
+  readonly #failed: (error: unknown) => void
   #attempts = 0
   #ended = false
 
-  constructor(ports: Ports, found: (id: string) => void) {
+  constructor(ports: Ports, found: (id: string) => void, failed: (error: unknown) => void) {
     this.#ports = ports
     this.#found = found
+    this.#failed = failed
   }
 
   end(): void {
@@ -53,17 +60,24 @@ class Search {
       }
       const entry = result.entries.find(({ key }) => key === CLUSTER_KEY)
       if (entry === undefined) this.#draw()
-      else {
-        this.#ended = true
-        this.#found(entry.value)
-      }
+      else this.#read(entry.value)
     })
+  }
+
+  #read(value: string): void {
+    this.#ended = true
+    try {
+      this.#found(parseRecord(value).id)
+    } catch (error) {
+      this.#failed(error)
+    }
   }
 
   /** Two nodes may do this at once: whoever comes second reads what the first wrote. */
   #draw(): void {
     const { coordinator, random } = this.#ports
-    const put = { op: 'put', key: CLUSTER_KEY, value: random.hex(ID_DIGITS) } as const
+    const record: ClusterRecord = { id: random.hex(ID_DIGITS) }
+    const put = { op: 'put', key: CLUSTER_KEY, value: JSON.stringify(record) } as const
     const compares = [{ key: CLUSTER_KEY, modRevision: 0 }]
     coordinator.transact({ compares, operations: [put] }, (result) => {
       if (result.kind === 'ok' || result.kind === 'conflict') this.look()
@@ -78,4 +92,14 @@ class Search {
     }
     scheduler.after(RETRY_MS, () => this.look())
   }
+}
+
+function parseRecord(value: string): ClusterRecord {
+  try {
+    const { id } = JSON.parse(value) as { id?: unknown }
+    if (typeof id === 'string' && id !== '') return { id }
+  } catch {
+    // Said below.
+  }
+  throw new HoldfastError('HF_DAMAGED', `the key ${CLUSTER_KEY} of the coordinator holds no cluster: is it another program's?`)
 }

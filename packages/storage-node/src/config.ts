@@ -6,25 +6,19 @@ import { readFileSync } from 'node:fs'
 import { homedir, hostname } from 'node:os'
 import { join, resolve } from 'node:path'
 import { HoldfastError, type NodeId, nodeId } from '@holdfast/base'
+import { type CoordinatorUrl, parseCoordinatorUrl } from '@holdfast/coordinator'
 import { parse as parseYaml } from 'yaml'
 import { z } from 'zod'
 import { isWildcard, type ListenAddress, parseAddress } from './address.ts'
 
-export type { ListenAddress } from './address.ts'
-
 export const LOG_LEVELS = ['debug', 'info', 'warn', 'error'] as const
 export type LogLevel = (typeof LOG_LEVELS)[number]
-
-export type CoordinatorConfig =
-  | { readonly kind: 'embedded' }
-  /** `host:port` of the members, at least one. */
-  | { readonly kind: 'etcd'; readonly endpoints: readonly string[] }
 
 export interface NodeConfig {
   readonly name: NodeId
   /** Absolute. */
   readonly dataDir: string
-  readonly coordinator: CoordinatorConfig
+  readonly coordinator: CoordinatorUrl
   readonly nbd: ListenAddress
   /** Absolute path of a unix socket that serves NBD as well. */
   readonly nbdSocket: string | undefined
@@ -103,7 +97,7 @@ export function readConfig(options: {
   return {
     name: nodeId(given.name ?? defaultName()),
     dataDir: resolve(dataDir),
-    coordinator: parseCoordinator(given.coordinator ?? 'embedded'),
+    coordinator: parseCoordinatorUrl(given.coordinator ?? 'embedded'),
     nbd: parseAddress('nbd', given.nbd ?? '127.0.0.1:10809'),
     nbdSocket: nbdSocket === undefined ? undefined : resolve(nbdSocket),
     api: parseAddress('api', given.api ?? '127.0.0.1:5705'),
@@ -161,16 +155,4 @@ function defaultName(): string {
   const name = hostname()
   if (NAME.test(name) && !name.includes('..')) return name
   throw bad('the name of this host is no node name: give one with --name NAME')
-}
-
-const ENDPOINT = /^(?:\[[0-9a-f:.]+\]|[^:/\s,[\]]+):\d{1,5}$/i
-
-/** `embedded`, or `etcd://H:P[,H:P…]`; each further address may repeat the scheme. */
-export function parseCoordinator(text: string): CoordinatorConfig {
-  if (text === 'embedded') return { kind: 'embedded' }
-  const problem = `coordinator: ${JSON.stringify(text)} is neither embedded nor etcd://HOST:PORT[,HOST:PORT…]`
-  if (!text.startsWith('etcd://')) throw bad(problem)
-  const endpoints = text.split(',').map((part) => part.replace(/^etcd:\/\//, '').replace(/\/$/, ''))
-  if (!endpoints.every((endpoint) => ENDPOINT.test(endpoint))) throw bad(problem)
-  return { kind: 'etcd', endpoints }
 }

@@ -1,7 +1,6 @@
 export { type ListenAddress, parseAddress } from './address.ts'
 export {
   type ConfigDefaults,
-  type CoordinatorConfig,
   defaultDataDir,
   type LogLevel,
   type NodeConfig,

@@ -129,7 +129,7 @@ class Assembly implements StorageNode {
   }
 
   async #openCoordinator(): Promise<Coordinator> {
-    const coordinator = await openCoordinator(this.#config, systemClock, this.#log)
+    const coordinator = await openCoordinator(this.#config, this.#log)
     let open = true
     this.#opened.push(async () => {
       if (open) await new Promise<void>((done) => coordinator.close(done))
