@@ -51,6 +51,8 @@ export interface TransmissionCounters {
 export interface TransmissionHost {
   /** Replies are ready. Not called from inside `receive`, whose caller looks for itself. */
   repliesReady(): void
+  /** From inside `receive`: a large reply may leave now, while later requests are still parsed. */
+  largeReplyReady(): void
   /** `receive` stopped for want of capacity and may be called again; never from inside it. */
   capacityAvailable(): void
   /** DISC was received and everything before it is answered. May come from inside `receive`. */
@@ -130,11 +132,6 @@ export class Transmission {
   /** Number of requests that the session has not answered. */
   get outstandingRequests(): number {
     return this.#slots.count
-  }
-
-  /** True while a request's beginning or payload is being received. */
-  get insideRequest(): boolean {
-    return this.#payload !== 'none' || this.#carryBytes > 0
   }
 
   /** True while parsing may go on. */
@@ -462,8 +459,12 @@ export class Transmission {
       this.#offsetLow,
       length,
     )
-    if (small) replies.commit(total)
-    else replies.fill(buffer, 0, total)
+    if (small) {
+      replies.commit(total)
+    } else {
+      replies.fill(buffer, 0, total)
+      this.#host.largeReplyReady()
+    }
   }
 
   #submit(): void {

@@ -15,7 +15,7 @@ import {
   type TransmissionHost,
 } from '@holdfast/nbd-protocol'
 import type { NbdCounters } from './counters.ts'
-import { type ByteSink, openForReading } from './direct-socket.ts'
+import { type ByteSink, openForReading, readByEvents } from './direct-socket.ts'
 import type { NbdLimits } from './limits.ts'
 
 /** What connections share. */
@@ -30,6 +30,8 @@ export interface ConnectionContext {
   readonly receiveBuffer: Uint8Array
   /** A short part of it, for reading the header that follows a large payload. */
   readonly headerBuffer: Uint8Array
+  /** False: read by 'data' events. */
+  readonly directReads: boolean
   /** Called once per connection; `problem` is undefined after an orderly end. */
   closed(connection: Connection, problem: string | undefined): void
 }
@@ -64,8 +66,9 @@ export class Connection implements ByteSink, TransmissionHost {
       context.counters.handshakeTimeouts++
       this.#destroy('handshake timed out')
     }, context.limits.handshakeTimeoutMs)
-    this.#socket = openForReading(accepted, this)
-    this.#socket.on('drain', () => this.#drained())
+    this.#socket = context.directReads
+      ? openForReading(accepted, this)
+      : readByEvents(accepted, this)
     this.#socket.on('end', () => this.#ended())
     this.#socket.on('error', (error) => {
       // Clients are free to go without taking the answer to their last option or to DISC.
@@ -170,6 +173,10 @@ export class Connection implements ByteSink, TransmissionHost {
     process.nextTick(flushLater, this)
   }
 
+  largeReplyReady(): void {
+    this.#flush()
+  }
+
   capacityAvailable(): void {
     // Later, so that one client's backlog does not keep the others waiting.
     setImmediate(() => {
@@ -208,13 +215,10 @@ export class Connection implements ByteSink, TransmissionHost {
     if (replies.ready) {
       const socket = this.#socket
       const count = replies.take()
-      if (count === 1) {
-        socket.write(replies.segment(0))
-      } else {
-        socket.cork()
-        for (let i = 0; i < count; i++) socket.write(replies.segment(i))
-        socket.uncork()
-      }
+      if (count > 1) socket.cork()
+      for (let i = 0; i < count - 1; i++) socket.write(replies.segment(i))
+      socket.write(replies.segment(count - 1), this.#written)
+      if (count > 1) socket.uncork()
       // Nothing is left in the stream when the kernel took it all at once, which is the rule.
       if (socket.writableLength > 0) {
         this.#writing = true
@@ -226,21 +230,24 @@ export class Connection implements ByteSink, TransmissionHost {
     if (this.#disconnected || this.#shuttingDown) this.#closeIfDone()
   }
 
-  #drained(): void {
-    if (!this.#writing) {
-      if (this.#transmission === undefined && this.#paused) this.#resume()
-      return
+  /** The stream handed a write to the kernel: the last one under way, or one that `#flush` saw done. */
+  readonly #written = (): void => {
+    if (this.#closed || this.#socket.writableLength > 0) return
+    const transmission = this.#transmission
+    if (transmission === undefined) {
+      this.#resume()
+    } else if (this.#writing) {
+      this.#writing = false
+      transmission.replies.sent()
+      transmission.repliesSent()
+      this.#flush()
     }
-    this.#writing = false
-    this.#transmission?.replies.sent()
-    this.#transmission?.repliesSent()
-    this.#flush()
   }
 
   #sendHandshake(): void {
     const output = this.#handshake.takeOutput()
     if (output === undefined) return
-    this.#socket.write(output)
+    this.#socket.write(output, this.#written)
     if (this.#socket.writableLength > HANDSHAKE_OUTPUT_BYTES_MAX) this.#pause()
   }
 
@@ -257,9 +264,7 @@ export class Connection implements ByteSink, TransmissionHost {
     const transmission = this.#transmission
     if (transmission !== undefined) {
       if (transmission.outstandingRequests > 0 || this.#writing || transmission.replies.ready) return
-      if (!this.#disconnected && transmission.insideRequest && !this.#shuttingDown) return
     }
-    clearTimeout(this.#handshakeTimer)
     // Sends what the stream still holds, then closes.
     this.#socket.destroySoon()
   }

@@ -32,8 +32,6 @@ export function openForReading(accepted: Socket, sink: ByteSink): Socket {
   const options = {
     handle,
     allowHalfOpen: true,
-    // The socket holds one write at a time (see Connection), so that 'drain' means: all is in the kernel.
-    writableHighWaterMark: 1,
     onread: {
       buffer: () => sink.readBuffer(),
       callback: (count: number, buffer: Uint8Array) => sink.bytesRead(count, buffer),
@@ -45,7 +43,8 @@ export function openForReading(accepted: Socket, sink: ByteSink): Socket {
   return socket
 }
 
-function readByEvents(socket: Socket, sink: ByteSink): Socket {
+/** The ordinary way: the stream allocates its chunks, and large payloads are copied. */
+export function readByEvents(socket: Socket, sink: ByteSink): Socket {
   socket.on('data', (chunk) => {
     if (!sink.bytesRead(chunk.length, chunk)) socket.pause()
   })

@@ -14,6 +14,8 @@ export interface NbdServerOptions {
   readonly events?: EventLog | undefined
   /** Filled in by the server; read it whenever metrics are scraped. */
   readonly counters?: NbdCounters | undefined
+  /** False: read sockets by 'data' events instead of into own buffers. A way out, and for tests. */
+  readonly directReads?: boolean | undefined
 }
 
 export interface NbdServer {
@@ -67,6 +69,7 @@ class RunningServer implements NbdServer {
       pool: new BufferPool((bytes) => Buffer.allocUnsafeSlow(bytes), this.#limits.poolBytesMax),
       receiveBuffer,
       headerBuffer: receiveBuffer.subarray(0, HEADER_READ_BYTES),
+      directReads: options.directReads ?? true,
       closed: (connection, problem) => this.#closed(connection, problem),
     }
   }

@@ -11,6 +11,8 @@ import {
 } from '@holdfast/base'
 
 const HOLE_BYTES = 4096
+/** Buffers of `reserve` kept for the next one. */
+const REUSABLE_MAX = 4
 
 export interface MemoryExportOptions {
   readonly description?: string | undefined
@@ -90,6 +92,8 @@ class MemorySession implements ExportSession {
   readonly info: ExportInfo
   readonly #export: MemoryExport
   readonly #completion: Completion
+  /** Fresh memory would cost more than the write: every page of it must be mapped first. */
+  readonly #reusable: Uint8Array[] = []
   /** Completions of this turn, as parallel arrays. */
   #tokens: number[] = []
   #errors: Errno[] = []
@@ -137,16 +141,18 @@ class MemorySession implements ExportSession {
 
   reserve(length: number): Uint8Array {
     this.#export.reservedCount++
-    return Buffer.allocUnsafe(length)
+    const last = this.#reusable.pop()
+    return last?.length === length ? last : Buffer.allocUnsafeSlow(length)
   }
 
   writeReserved(token: number, offset: number, reserved: Uint8Array, fua: boolean): void {
-    this.#export.reservedCount--
+    this.unreserve(reserved)
     this.write(token, offset, reserved, 0, reserved.length, fua)
   }
 
-  unreserve(_reserved: Uint8Array): void {
+  unreserve(reserved: Uint8Array): void {
     this.#export.reservedCount--
+    if (this.#reusable.length < REUSABLE_MAX) this.#reusable.push(reserved)
   }
 
   zero(
@@ -226,7 +232,7 @@ class MemorySession implements ExportSession {
     this.#errors.push(error)
     if (this.#scheduled) return
     this.#scheduled = true
-    setImmediate(completeLater, this)
+    process.nextTick(completeLater, this)
   }
 
   /** For `completeLater` only. */
