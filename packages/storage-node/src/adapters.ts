@@ -17,7 +17,7 @@ export async function openCoordinator(config: NodeConfig, events: EventLog): Pro
   const { coordinator, dataDir } = config
   if (coordinator.kind === 'embedded') {
     const { openEmbeddedCoordinator } = await import('@holdfast/coordinator/embedded')
-    return openEmbeddedCoordinator({ file: join(dataDir, 'coordinator.json'), events })
+    return openEmbeddedCoordinator({ file: join(dataDir, 'coordinator', 'journal'), events })
   }
   const { openEtcdCoordinator } = await import('@holdfast/coordinator/etcd')
   const leaseFile = join(dataDir, 'etcd-lease')

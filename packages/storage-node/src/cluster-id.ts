@@ -26,7 +26,7 @@ export function findClusterId(ports: Ports): { id: Promise<string>; cancel: () =
     const search = new Search(ports, resolve, reject)
     cancel = () => {
       search.end()
-      reject(new Error('cancelled'))
+      reject(new HoldfastError('HF_UNAVAILABLE', 'stopped while waiting for the coordinator'))
     }
     search.look()
   })

@@ -38,24 +38,23 @@ export interface NodeConfig {
 const bad = (message: string): HoldfastError => new HoldfastError('HF_BAD_REQUEST', message)
 
 const NAME = /^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$/
-const address = z.union([z.string(), z.int()]).transform(String)
+/** YAML takes `zone: 1` for a number; people mean the text. */
+const text = z.union([z.string(), z.number(), z.boolean()], 'must be text').transform(String)
 const seconds = (min: number, max: number) =>
   z.coerce.number('must be a number of seconds').min(min, `must be at least ${min} s`).max(max, `must be at most ${max} s`)
 
 const settings = z.strictObject({
-  name: z.coerce
-    .string()
-    .regex(NAME, "must be 1 to 63 letters, digits, '_', '.' or '-', beginning with a letter or digit")
-    .refine((name) => !name.includes('..'), "must not contain '..'")
+  name: text
+    .pipe(z.string().regex(NAME, "must be 1 to 63 letters, digits, '_', '.' or '-', beginning with a letter or digit").refine((name) => !name.includes('..'), "must not contain '..'"))
     .optional(),
   'data-dir': z.string().min(1, 'must name a directory').optional(),
   coordinator: z.string().optional(),
-  nbd: address.optional(),
+  nbd: text.optional(),
   'nbd-socket': z.string().min(1, 'must be a path').max(107, 'must be at most 107 characters: the system allows no longer socket paths').optional(),
-  api: address.optional(),
-  peer: address.optional(),
+  api: text.optional(),
+  peer: text.optional(),
   advertise: z.string().min(1, 'must be a host name or address').optional(),
-  labels: z.record(z.string(), z.coerce.string()).optional(),
+  labels: z.record(z.string(), text).optional(),
   'lease-ttl': seconds(0.5, 300).optional(),
   'replace-after': seconds(1, 30 * 86_400).optional(),
   'log-level': z.enum(LOG_LEVELS, `must be one of ${LOG_LEVELS.join(', ')}`).optional(),

@@ -82,13 +82,13 @@ export function readIdentity(dataDir: string): DirIdentity | undefined {
   const path = identityPath(dataDir)
   if (!existsSync(path)) return undefined
   const unreadable = `${path} is damaged or of a later version: use the version that wrote it, or restore the file`
-  let identity: Partial<DirIdentity>
+  let identity: Partial<DirIdentity> | null
   try {
-    identity = JSON.parse(readFileSync(path, 'utf8')) as Partial<DirIdentity>
+    identity = JSON.parse(readFileSync(path, 'utf8')) as Partial<DirIdentity> | null
   } catch (error) {
     throw new HoldfastError('HF_DAMAGED', unreadable, {}, { cause: error })
   }
-  const { formatVersion, cluster, node } = identity
+  const { formatVersion, cluster, node } = identity ?? {}
   if (formatVersion !== 1 || typeof cluster !== 'string' || typeof node !== 'string') {
     throw new HoldfastError('HF_DAMAGED', unreadable)
   }
