@@ -134,6 +134,11 @@ export class Transmission {
     return this.#slots.count
   }
 
+  /** DISC was received: the client expects no more than the answers to what it sent before. */
+  get disconnecting(): boolean {
+    return this.#disconnecting
+  }
+
   /** True while parsing may go on. */
   get hasCapacity(): boolean {
     return (

@@ -72,7 +72,8 @@ export class Connection implements ByteSink, TransmissionHost {
     this.#socket.on('end', () => this.#ended())
     this.#socket.on('error', (error) => {
       // Clients are free to go without taking the answer to their last option or to DISC.
-      if (!this.#disconnected) this.#problem ??= error.message
+      const leaving = this.#disconnected || this.#transmission?.disconnecting === true
+      if (!leaving) this.#problem ??= error.message
     })
     this.#socket.on('close', () => this.#cleanUp())
     this.#socket.setNoDelay(true)
@@ -255,9 +256,10 @@ export class Connection implements ByteSink, TransmissionHost {
 
   /** The client sends no more. Without DISC before that is a hard disconnect. */
   #ended(): void {
-    if (!this.#disconnected || (this.#transmission?.outstandingRequests ?? 0) === 0) {
-      this.#destroy(undefined)
-    }
+    // After DISC the last answers may still come; then `#closeIfDone` ends it.
+    if (this.#transmission?.disconnecting === true && !this.#disconnected) return
+    if (this.#disconnected) this.#closeIfDone()
+    else this.#destroy(undefined)
   }
 
   #closeIfDone(): void {
