@@ -6,7 +6,8 @@ export function entryOf({ key, value, mod_revision, lease }: IKeyValue): Coordin
     key: key.toString('utf8'),
     value: value.toString('utf8'),
     modRevision: Number(mod_revision),
-    leased: lease !== '0',
+    // Declared a string; protobufjs gives a number for an absent field under some loaders.
+    leased: Number(lease) !== 0,
   }
 }
 

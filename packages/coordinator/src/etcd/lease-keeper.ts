@@ -164,7 +164,7 @@ export class LeaseKeeper {
         { key: Buffer.from('\0'), limit: 1, keys_only: true },
         grpcDeadline(this.#callMs),
       )
-      if (read.header.raft_term !== answer.raftTerm) {
+      if (Number(read.header.raft_term) !== answer.raftTerm) {
         throw new NoAnswerError(`the leader changed while ${member.endpoint} renewed the lease`)
       }
       return { sentAt: at, ttlSeconds: answer.ttlSeconds }
@@ -253,9 +253,12 @@ export class LeaseKeeper {
   }
 }
 
-/** 62 random bits, never 0 (0 would let etcd choose). */
+/**
+ * 48 random bits, never 0 (0 would let etcd choose). Not more: protobufjs keeps 64-bit numbers exact
+ * only where it finds the optional package `long`.
+ */
 function drawLeaseId(): string {
-  return String((randomBytes(8).readBigUInt64BE() >> 2n) | 1n)
+  return String(Math.max(1, randomBytes(6).readUIntBE(0, 6)))
 }
 
 /** One renewal on a stream of its own, so that a hung member costs one deadline and no state. */
@@ -263,13 +266,13 @@ async function keepAliveOnce(
   { client }: Member,
   leaseId: string,
   ms: number,
-): Promise<{ ttlSeconds: number; raftTerm: string }> {
+): Promise<{ ttlSeconds: number; raftTerm: number }> {
   const stream = await client.leaseClient.leaseKeepAlive(grpcDeadline(ms))
   return new Promise((resolve, reject) => {
     stream.on('error', reject)
     stream.on('end', () => reject(new NoAnswerError('the renewal stream ended without an answer')))
     stream.on('data', ({ TTL, header }) => {
-      resolve({ ttlSeconds: Number(TTL), raftTerm: header.raft_term })
+      resolve({ ttlSeconds: Number(TTL), raftTerm: Number(header.raft_term) })
     })
     stream.write({ ID: leaseId })
     stream.end()
