@@ -34,6 +34,8 @@ export interface VolumeRecord {
   readonly replicas: readonly NodeId[]
   /** Who should stand first: set by a planned move and at creation. */
   readonly successor?: NodeId | undefined
+  /** The primary of that epoch has ended its reign itself: promises made to it bind nobody any more. */
+  readonly releasedEpoch?: Epoch | undefined
   /** Who shall leave `inSync` although it is well: the primary drops it and clears this. */
   readonly retiring?: NodeId | undefined
 }

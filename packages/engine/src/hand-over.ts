@@ -42,7 +42,6 @@ export class HandOver {
   /** `gone` is called when the key is given up (or may be): the role must end. */
   begin(
     primary: LocalPrimary,
-    versioned: Versioned<VolumeRecord>,
     successor: NodeId,
     gone: () => void,
   ): void {
@@ -56,7 +55,7 @@ export class HandOver {
     const giveUpAt = after(now, GIVE_UP_MS)
     const poll = (): void => {
       if (primary.quiescent) {
-        this.#release(primary, versioned, gone)
+        this.#release(primary, gone)
       } else if (!primary.serving) {
         this.#active = false
       } else if (this.#context.clock.now() > giveUpAt) {
@@ -68,7 +67,7 @@ export class HandOver {
     poll()
   }
 
-  #release(primary: LocalPrimary, _began: Versioned<VolumeRecord>, gone: () => void): void {
+  #release(primary: LocalPrimary, gone: () => void): void {
     const { view, coordinator, self } = this.#context
     const holder = view.primaries.get(this.#volume)
     const versioned = view.byId.get(this.#volume)
@@ -79,13 +78,18 @@ export class HandOver {
     // From here on another may be elected: no read is answered any more.
     primary.stopServing()
     const key = keys.primary(this.#volume)
+    const released: VolumeRecord = { ...versioned.record, releasedEpoch: primary.scope.epoch }
     coordinator.transact(
       {
         compares: [
           { key, modRevision: holder.modRevision },
           { key: this.#key, modRevision: versioned.modRevision },
         ],
-        operations: [{ op: 'delete', key }],
+        operations: [
+          { op: 'delete', key },
+          // Whoever promised us not to stand need not wait for the end of that promise.
+          { op: 'put', key: this.#key, value: JSON.stringify(released) },
+        ],
       },
       (result) => {
         if (result.kind === 'conflict') {

@@ -297,7 +297,7 @@ export class Replica {
     }
     const { successor, inSync } = versioned.record
     if (successor !== undefined && successor !== self.node && inSync.includes(successor)) {
-      this.#handOver.begin(role.primary, versioned, successor, () => {
+      this.#handOver.begin(role.primary, successor, () => {
         role.primary.close()
         if (this.#role === role) this.#setRole({ kind: 'idle' })
       })
@@ -432,7 +432,7 @@ export class Replica {
         own: { lastEpoch, appendedLsn, suspect },
         answers: this.#answers,
         absentSince: role.absentSince,
-        promisedUntil: this.#promisedUntil,
+        promisedUntil: record.releasedEpoch === record.epoch ? now : this.#promisedUntil,
       },
       times.election,
     )
@@ -443,7 +443,7 @@ export class Replica {
     const { self } = this.#context
     const reign = epoch(versioned.record.epoch + 1)
     this.#standingFor = reign
-    const { successor: _, ...rest } = versioned.record
+    const { successor: _, releasedEpoch: __, ...rest } = versioned.record
     const record: VolumeRecord = { ...rest, epoch: reign, primary: self.node, inSync }
     const key = keys.primary(this.volume)
     const transaction: Transaction = {
