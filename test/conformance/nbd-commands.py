@@ -31,7 +31,8 @@ def refused(expected, call, *args):
 
 
 def data_of_every_size(handle):
-    for count, offset in ((1, 0), (1, 4095), (513, 7), (4096, 8192), (65537, 3), (5 * MIB + 1, MIB - 1)):
+    places = ((1, 0), (1, 4095), (513, 7), (4096, 8192), (65537, 3), (5 * MIB + 1, MIB - 1))
+    for count, offset in places:
         payload = bytearray((i * 31 + count) & 0xFF for i in range(count % 4099 + 1))
         payload = (payload * (count // len(payload) + 1))[:count]
         handle.pwrite(payload, offset, nbd.CMD_FLAG_FUA)
@@ -81,12 +82,18 @@ def many_at_once(handle):
 def chunks(handle):
     """Structured replies: DF gives one chunk; block status covers what was asked."""
     pieces = []
-    handle.pread_structured(
-        256 * 1024, 5, lambda data, offset, status, error: pieces.append((offset, len(data))), nbd.CMD_FLAG_DF
-    )
+
+    def piece(data, offset, status, error):
+        pieces.append((offset, len(data)))
+
+    handle.pread_structured(256 * 1024, 5, piece, nbd.CMD_FLAG_DF)
     assert pieces == [(5, 256 * 1024)], pieces
     extents = []
-    handle.block_status(MIB, 0, lambda context, offset, entries, error: extents.append(entries), nbd.CMD_FLAG_REQ_ONE)
+
+    def extent(context, offset, entries, error):
+        extents.append(entries)
+
+    handle.block_status(MIB, 0, extent, nbd.CMD_FLAG_REQ_ONE)
     assert len(extents) == 1 and len(extents[0]) == 2 and 0 < extents[0][0] <= MIB, extents
 
 

@@ -1,6 +1,6 @@
 /**
- * Buffers for reply bytes, kept for reuse in classes of size: powers of two plus room for the header of a
- * reply, so that a read of a round size still fits its class.
+ * Buffers for reply bytes, kept for reuse in classes of size: powers of two plus room for the
+ * header of a reply, so that a read of a round size still fits its class.
  */
 import { assert } from '@holdfast/base'
 

@@ -1,6 +1,6 @@
 /**
- * Numbers of the NBD protocol in the spelling of its document (doc/proto.md of the nbd project), the
- * extension "extended headers" included. The only file whose names are not camelCase.
+ * Numbers of the NBD protocol in the spelling of its document (doc/proto.md of the nbd project),
+ * the extension "extended headers" included. The only file whose names are not camelCase.
  */
 
 /** 64-bit magics as pairs of 32-bit words, high word first. */

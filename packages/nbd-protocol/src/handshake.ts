@@ -1,5 +1,6 @@
 /**
- * The handshake phase: fixed newstyle negotiation ("Handshake" and "Option types" of the protocol document).
+ * The handshake phase: fixed newstyle negotiation ("Handshake" and "Option types" of the protocol
+ * document).
  *
  * Bytes in by `receive`, bytes out by `takeOutput`; `state` says when transmission begins or the
  * connection must be closed. STARTTLS and every option unknown are answered with NBD_REP_ERR_UNSUP.
@@ -76,8 +77,8 @@ export class Handshake {
   }
 
   /**
-   * Takes `bytes[start, end)` and returns the position up to which they were taken: less than `end` only
-   * when the handshake is over; what follows belongs to the transmission phase.
+   * Takes `bytes[start, end)` and returns the position up to which they were taken: less than
+   * `end` only when the handshake is over; what follows belongs to the transmission phase.
    */
   receive(bytes: Uint8Array, start: number, end: number): number {
     let at = start
@@ -133,7 +134,10 @@ export class Handshake {
     this.#carryBytes = 0
     if (length > OPTION_BYTES_MAX) this.#tooBig(option, length)
     else if (this.#shuttingDown && option !== nbd.NBD_OPT_ABORT) this.#refuseShuttingDown(option)
-    else this.#option(option, this.#carry.subarray(OPTION_HEADER_BYTES, OPTION_HEADER_BYTES + length))
+    else {
+      const end = OPTION_HEADER_BYTES + length
+      this.#option(option, this.#carry.subarray(OPTION_HEADER_BYTES, end))
+    }
   }
 
   #clientFlags(flags: number): void {

@@ -1,11 +1,13 @@
 /**
  * The reply bytes of one connection, in the order in which they leave.
  *
- * Small replies are written one behind the other into the *turn buffer*, so that all of a turn is one
- * contiguous piece; a read is answered in place, behind the room for its header. A read that is not done at
- * once leaves a *hole*: the bytes before it are a segment of their own, and the hole becomes one when it is filled.
+ * Small replies are written one behind the other into the *turn buffer*, so that all of a turn is
+ * one contiguous piece; a read is answered in place, behind the room for its header. A read that
+ * is not done at once leaves a *hole*: the bytes before it are a segment of their own, and the
+ * hole becomes one when it is filled.
  *
- * Invariant: a buffer returns to the pool only when no segment of it is unsent and no read fills it.
+ * Invariant: a buffer returns to the pool only when no segment of it is unsent and no read fills
+ * it.
  */
 import { type BufferPool, type PooledBuffer, TURN_BYTES } from './buffer-pool.ts'
 
@@ -112,7 +114,9 @@ export class ReplyQueue {
     this.#release(buffer)
   }
 
-  /** Everything that waits becomes what is being sent; the number of segments. `sent` must follow. */
+  /**
+   * Everything that waits becomes what is being sent; the number of segments. `sent` must follow.
+   */
   take(): number {
     this.#closeOpen()
     const taken = this.#waiting

@@ -1,7 +1,8 @@
 /**
  * Unanswered requests of one connection: slot number = the token of the ExportSession.
  *
- * Parallel arrays that grow by doubling, so that a request costs no object and an idle connection little memory.
+ * Parallel arrays that grow by doubling, so that a request costs no object and an idle connection
+ * little memory.
  */
 import type { PooledBuffer } from './buffer-pool.ts'
 

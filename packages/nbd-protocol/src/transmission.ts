@@ -1,13 +1,16 @@
 /**
- * The transmission phase of one connection: request bytes in, calls on the ExportSession, reply bytes out.
+ * The transmission phase of one connection: request bytes in, calls on the ExportSession, reply
+ * bytes out.
  *
- * The hot path of the product. Per request it makes no object, closure or promise: what a reply needs is
- * kept in slots (parallel arrays), and a read is answered inside the buffer that goes to the socket.
+ * The hot path of the product. Per request it makes no object, closure or promise: what a reply
+ * needs is kept in slots (parallel arrays), and a read is answered inside the buffer that goes to
+ * the socket.
  *
  * Invariants:
  * - Every request but DISC is answered exactly once, unless the connection ends before.
- * - Outstanding bytes (unanswered requests, replies not yet taken by the client) never exceed the limit by
- *   more than one request: `receive` stops parsing and `capacityAvailable` says when to go on.
+ * - Outstanding bytes (unanswered requests, replies not yet taken by the client) never exceed the
+ *   limit by more than one request: `receive` stops parsing and `capacityAvailable` says when to
+ *   go on.
  * - A request is checked completely before the session sees it.
  */
 import {
@@ -148,8 +151,8 @@ export class Transmission {
   }
 
   /**
-   * Takes `bytes[start, end)`; returns the position up to which they were taken. Less than `end`: the
-   * limits are reached; keep the rest and call again after `capacityAvailable`.
+   * Takes `bytes[start, end)`; returns the position up to which they were taken. Less than `end`:
+   * the limits are reached; keep the rest and call again after `capacityAvailable`.
    */
   receive(bytes: Uint8Array, start: number, end: number): number {
     this.#receiving = true
@@ -174,8 +177,8 @@ export class Transmission {
   }
 
   /**
-   * Where the next bytes of the socket may be read to without a detour: the rest of a large payload, or
-   * undefined. `payloadReceived` must follow before anything else is received.
+   * Where the next bytes of the socket may be read to without a detour: the rest of a large
+   * payload, or undefined. `payloadReceived` must follow before anything else is received.
    */
   payloadTarget(): Uint8Array | undefined {
     return this.#payload === 'large' ? this.#reserved?.subarray(this.#payloadFilled) : undefined
@@ -272,7 +275,10 @@ export class Transmission {
       : readU32(bytes, at + 24)
   }
 
-  /** Handles the request just parsed; its payload begins at `at`. Returns where the next one begins. */
+  /**
+   * Handles the request just parsed; its payload begins at `at`. Returns where the next one
+   * begins.
+   */
   #request(bytes: Uint8Array, at: number, end: number): number {
     if (this.#violation !== undefined) return at
     this.#counters.requests++
@@ -343,7 +349,8 @@ export class Transmission {
 
   #expectSmallPayload(length: number): void {
     if (this.#carry.length < length) {
-      this.#carry = new Uint8Array(Math.max(length, Math.min(this.#carry.length * 2, LARGE_PAYLOAD_BYTES)))
+      const doubled = Math.min(this.#carry.length * 2, LARGE_PAYLOAD_BYTES)
+      this.#carry = new Uint8Array(Math.max(length, doubled))
     }
     this.#payload = 'small'
     this.#payloadFilled = 0
@@ -484,7 +491,8 @@ export class Transmission {
         session.flush(this.#take(0))
         break
       case nbd.NBD_CMD_CACHE: {
-        // Only a hint: what is beyond the largest read is left out, so that the session's effort is bounded.
+        // Only a hint: what is beyond the largest read is left out, so that the session's effort
+        // is bounded.
         const bounded = Math.min(length, nbd.PAYLOAD_BYTES_MAX)
         session.cache(this.#take(bounded), this.#offset, bounded)
         break
@@ -558,7 +566,13 @@ export class Transmission {
 
   #refuse(error: Errno): void {
     this.#counters.failedRequests++
-    this.#writer.failure(error, this.#cookieHigh, this.#cookieLow, this.#offsetHigh, this.#offsetLow)
+    this.#writer.failure(
+      error,
+      this.#cookieHigh,
+      this.#cookieLow,
+      this.#offsetHigh,
+      this.#offsetLow,
+    )
   }
 
   /** A request was answered by the session. */

@@ -6,8 +6,9 @@ export function encodeUtf8(text: string): Uint8Array {
     const code = character.codePointAt(0) ?? 0
     if (code < 0x80) bytes.push(code)
     else if (code < 0x800) bytes.push(0xc0 | (code >> 6), continuation(code))
-    else if (code < 0x10000) bytes.push(0xe0 | (code >> 12), continuation(code >> 6), continuation(code))
-    else {
+    else if (code < 0x10000) {
+      bytes.push(0xe0 | (code >> 12), continuation(code >> 6), continuation(code))
+    } else {
       bytes.push(0xf0 | (code >> 18), continuation(code >> 12))
       bytes.push(continuation(code >> 6), continuation(code))
     }
@@ -16,8 +17,8 @@ export function encodeUtf8(text: string): Uint8Array {
 }
 
 /**
- * The text of `bytes[start, end)`, or undefined where it is no string of the protocol: NUL, overlong
- * forms, surrogates and cut sequences are refused.
+ * The text of `bytes[start, end)`, or undefined where it is no string of the protocol: NUL,
+ * overlong forms, surrogates and cut sequences are refused.
  */
 export function decodeUtf8(bytes: Uint8Array, start: number, end: number): string | undefined {
   let text = ''

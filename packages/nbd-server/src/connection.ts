@@ -1,9 +1,9 @@
 /**
  * One client: its socket, handshake and transmission.
  *
- * Replies leave at the end of each chunk of input, or of the turn in which the storage completed requests,
- * in one write. At most one write is under way: while the client does not take its replies they gather
- * in the reply queue, whose size stops the reading (backpressure).
+ * Replies leave at the end of each chunk of input, or of the turn in which the storage completed
+ * requests, in one write. At most one write is under way: while the client does not take its
+ * replies they gather in the reply queue, whose size stops the reading (backpressure).
  */
 import type { Socket } from 'node:net'
 import type { Errno, ExportCatalog } from '@holdfast/base'
@@ -25,7 +25,8 @@ export interface ConnectionContext {
   readonly counters: NbdCounters
   readonly pool: BufferPool
   /**
-   * Where sockets are read to. One for all connections: a chunk is taken wholly before the next read.
+   * Where sockets are read to. One for all connections: a chunk is taken wholly before the next
+   * read.
    */
   readonly receiveBuffer: Uint8Array
   /** A short part of it, for reading the header that follows a large payload. */
@@ -61,7 +62,9 @@ export class Connection implements ByteSink, TransmissionHost {
 
   constructor(accepted: Socket, context: ConnectionContext) {
     this.#context = context
-    this.#handshake = new Handshake(context.catalog, (token, error) => this.#completed(token, error))
+    this.#handshake = new Handshake(context.catalog, (token, error) =>
+      this.#completed(token, error),
+    )
     this.#handshakeTimer = setTimeout(() => {
       context.counters.handshakeTimeouts++
       this.#destroy('handshake timed out')
@@ -81,7 +84,9 @@ export class Connection implements ByteSink, TransmissionHost {
     this.#sendHandshake()
   }
 
-  /** Answers new requests with ESHUTDOWN, and closes once all earlier ones are answered and taken. */
+  /**
+   * Answers new requests with ESHUTDOWN, and closes once all earlier ones are answered and taken.
+   */
   shutDown(): void {
     this.#shuttingDown = true
     this.#handshake.shutDown()
@@ -231,7 +236,10 @@ export class Connection implements ByteSink, TransmissionHost {
     if (this.#disconnected || this.#shuttingDown) this.#closeIfDone()
   }
 
-  /** The stream handed a write to the kernel: the last one under way, or one that `#flush` saw done. */
+  /**
+   * The stream handed a write to the kernel: the last one under way, or one that `#flush` saw
+   * done.
+   */
   readonly #written = (): void => {
     if (this.#closed || this.#socket.writableLength > 0) return
     const transmission = this.#transmission
@@ -264,9 +272,8 @@ export class Connection implements ByteSink, TransmissionHost {
 
   #closeIfDone(): void {
     const transmission = this.#transmission
-    if (transmission !== undefined) {
-      if (transmission.outstandingRequests > 0 || this.#writing || transmission.replies.ready) return
-    }
+    if (this.#writing || transmission?.replies.ready === true) return
+    if (transmission !== undefined && transmission.outstandingRequests > 0) return
     // Sends what the stream still holds, then closes.
     this.#socket.destroySoon()
   }

@@ -1,16 +1,23 @@
 /**
  * Sockets that read straight into buffers of ours.
  *
- * Node offers this (`onread`) only where a socket is constructed, and a server constructs its sockets
- * itself. So the server pauses each connection before a byte is read, and the handle is moved into a
- * socket made here. Without the handle (another Node, another stream) the socket is used as it is, with 'data'.
+ * Node offers this (`onread`) only where a socket is constructed, and a server constructs its
+ * sockets itself. So the server pauses each connection before a byte is read, and the handle is
+ * moved into a socket made here. Without the handle (another Node, another stream) the socket is
+ * used as it is, with 'data'.
  */
 import { Socket } from 'node:net'
 
 export interface ByteSink {
-  /** Where the next bytes shall be read to. The same buffer may serve many sockets: see `bytesRead`. */
+  /**
+   * Where the next bytes shall be read to. The same buffer may serve many sockets: see
+   * `bytesRead`.
+   */
   readBuffer(): Uint8Array
-  /** `count` bytes are at the start of `buffer`, which was `readBuffer()`. False: read no more for now. */
+  /**
+   * `count` bytes are at the start of `buffer`, which was `readBuffer()`. False: read no more for
+   * now.
+   */
   bytesRead(count: number, buffer: Uint8Array): boolean
 }
 
@@ -19,7 +26,10 @@ interface HandleOwner {
   _server?: unknown
 }
 
-/** The socket to use instead of `accepted`, which must have been paused on connect and not touched. */
+/**
+ * The socket to use instead of `accepted`, which must have been paused on connect and not
+ * touched.
+ */
 export function openForReading(accepted: Socket, sink: ByteSink): Socket {
   const owner = accepted as unknown as HandleOwner
   const handle = owner._handle

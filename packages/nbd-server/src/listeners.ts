@@ -7,7 +7,10 @@ export type NbdListener =
   | { readonly host: string; readonly port: number }
   | { readonly path: string }
 
-/** Listens, and hands out each connection paused. The address has the real port where 0 was asked for. */
+/**
+ * Listens, and hands out each connection paused. The address has the real port where 0 was asked
+ * for.
+ */
 export async function listen(
   listener: NbdListener,
   accepted: (socket: Socket) => void,
@@ -36,7 +39,10 @@ function refusal(listener: NbdListener, error: NodeJS.ErrnoException): HoldfastE
   return new HoldfastError(code, `cannot serve nbd at ${where}: ${advice}`, {}, { cause: error })
 }
 
-/** Removes a socket file that nobody listens on; leaves everything else alone, so that `listen` fails. */
+/**
+ * Removes a socket file that nobody listens on; leaves everything else alone, so that `listen`
+ * fails.
+ */
 async function removeStaleSocket(path: string): Promise<void> {
   const status = await lstat(path).catch(() => undefined)
   if (status === undefined || !status.isSocket()) return

@@ -23,15 +23,18 @@ export interface NbdServer {
   readonly addresses: readonly NbdListener[]
   readonly counters: NbdCounters
   /**
-   * Accepts no more, answers new requests with ESHUTDOWN and waits (`drainTimeoutMs` at most) until requests under way
-   * are answered and the answers taken; then ends every connection. Idempotent.
+   * Accepts no more, answers new requests with ESHUTDOWN and waits (`drainTimeoutMs` at most)
+   * until requests under way are answered and the answers taken; then ends every connection.
+   * Idempotent.
    */
   close(): Promise<void>
 }
 
 /** Bytes read from a socket at once; a turn of 4 KiB writes at depth 32 fits. */
 const RECEIVE_BYTES = 256 * 1024
-/** After a large payload: some small requests, but little of a next large payload (it is copied). */
+/**
+ * After a large payload: some small requests, but little of a next large payload (it is copied).
+ */
 const HEADER_READ_BYTES = 512
 
 /** Rejects with a HoldfastError if any listener can't be opened; none stays open then. */

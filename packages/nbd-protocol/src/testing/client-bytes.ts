@@ -76,7 +76,10 @@ export interface Request {
   readonly payload?: Uint8Array | undefined
 }
 
-/** `length` defaults to that of the payload; PAYLOAD_LEN is set where there is one (extended only). */
+/**
+ * `length` defaults to that of the payload; PAYLOAD_LEN is set where there is one (extended
+ * only).
+ */
 export function request(form: 'compact' | 'extended', wanted: Request): Uint8Array {
   const { type, cookie, offset = 0, payload = new Uint8Array(0) } = wanted
   const length = wanted.length ?? payload.length
