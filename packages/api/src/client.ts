@@ -106,7 +106,10 @@ function checkUrl(text: string): string {
   if ((protocol === 'http:' || protocol === 'https:') && host !== '') {
     return `${protocol}//${host}${pathname.replace(/\/+$/, '')}`
   }
-  throw new HoldfastError('HF_BAD_REQUEST', `${JSON.stringify(text)} is no API address: write http://HOST:PORT, as in http://127.0.0.1:5705`)
+  throw new HoldfastError(
+    'HF_BAD_REQUEST',
+    `${JSON.stringify(text)} is no API address: write http://HOST:PORT, as in http://127.0.0.1:5705`,
+  )
 }
 
 function volumePath({ namespace, name }: VolumeName): string {
@@ -122,9 +125,12 @@ function parseAnswer(text: string): unknown {
 }
 
 function answeredError(answer: unknown): HoldfastError | undefined {
-  const { error } = (answer ?? {}) as { error?: { code?: unknown; message?: unknown; details?: unknown } }
+  const { error } = (answer ?? {}) as {
+    error?: { code?: unknown; message?: unknown; details?: unknown }
+  }
   const code = String(error?.code)
-  if (error === undefined || typeof error.message !== 'string' || !isErrorCode(code)) return undefined
+  if (error === undefined || typeof error.message !== 'string' || !isErrorCode(code))
+    return undefined
   const details = (error.details ?? {}) as Record<string, string | number | boolean>
   return new HoldfastError(code, error.message, details)
 }

@@ -1,5 +1,11 @@
 /** Every error as `{error: {code, message, details}}` with the status that its traits name. */
-import { type ErrorCode, type EventLog, errorTraits, InvariantError, isHoldfastError } from '@holdfast/base'
+import {
+  type ErrorCode,
+  type EventLog,
+  errorTraits,
+  InvariantError,
+  isHoldfastError,
+} from '@holdfast/base'
 import type { ErrorBody } from './objects.ts'
 
 export interface ErrorReply {
@@ -11,7 +17,8 @@ export interface ErrorReply {
 export function errorReply(error: unknown, where: string, events: EventLog): ErrorReply {
   if (isHoldfastError(error)) {
     const { http, level } = errorTraits[error.code]
-    if (level !== 'info') events.event(level, `request failed: ${error.message}`, { request: where, code: error.code })
+    if (level !== 'info')
+      events.event(level, `request failed: ${error.message}`, { request: where, code: error.code })
     const { code, message, details } = error
     return { status: http, body: { error: { code, message, details } } }
   }
@@ -21,8 +28,12 @@ export function errorReply(error: unknown, where: string, events: EventLog): Err
       throw error
     })
   }
-  const { statusCode = 500, message = String(error) } = error as { statusCode?: number; message?: string }
-  if (statusCode >= 400 && statusCode < 500) return reply(statusCode, 'HF_BAD_REQUEST', sentence(statusCode, message))
+  const { statusCode = 500, message = String(error) } = error as {
+    statusCode?: number
+    message?: string
+  }
+  if (statusCode >= 400 && statusCode < 500)
+    return reply(statusCode, 'HF_BAD_REQUEST', sentence(statusCode, message))
   events.event('error', `request failed: ${message}`, { request: where })
   return reply(500, 'HF_IO', 'the node failed to answer: its log says why')
 }

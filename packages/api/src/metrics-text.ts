@@ -23,14 +23,14 @@ export function formatMetrics(families: readonly MetricFamily[]): string {
       const lines = samples.map(({ labels, value, suffix = '' }) => {
         return `${name}${suffix}${formatLabels(labels)} ${formatValue(value)}\n`
       })
-      return `# HELP ${name} ${escape(help)}\n# TYPE ${name} ${type}\n${lines.join('')}`
+      return `# HELP ${name} ${escapeText(help)}\n# TYPE ${name} ${type}\n${lines.join('')}`
     })
     .join('')
 }
 
 function formatLabels(labels: Readonly<Record<string, string>>): string {
   const pairs = Object.entries(labels).map(([key, value]) => {
-    return `${key}="${escape(value).replaceAll('"', '\\"')}"`
+    return `${key}="${escapeText(value).replaceAll('"', '\\"')}"`
   })
   return pairs.length === 0 ? '' : `{${pairs.join(',')}}`
 }
@@ -40,4 +40,4 @@ function formatValue(value: number): string {
   return value === Number.NEGATIVE_INFINITY ? '-Inf' : String(value)
 }
 
-const escape = (text: string): string => text.replaceAll('\\', '\\\\').replaceAll('\n', '\\n')
+const escapeText = (text: string): string => text.replaceAll('\\', '\\\\').replaceAll('\n', '\\n')

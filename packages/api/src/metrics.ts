@@ -43,9 +43,24 @@ function requestMetrics(operations: readonly OperationStatistics[]): MetricFamil
       value: pick(counted),
     }))
   return [
-    family('counter', 'requests_total', 'Requests answered, by volume and operation', each((o) => o.count)),
-    family('counter', 'request_bytes_total', 'Bytes of the requests answered', each((o) => o.bytes)),
-    family('counter', 'request_errors_total', 'Requests answered with an error', each((o) => o.errors)),
+    family(
+      'counter',
+      'requests_total',
+      'Requests answered, by volume and operation',
+      each((o) => o.count),
+    ),
+    family(
+      'counter',
+      'request_bytes_total',
+      'Bytes of the requests answered',
+      each((o) => o.bytes),
+    ),
+    family(
+      'counter',
+      'request_errors_total',
+      'Requests answered with an error',
+      each((o) => o.errors),
+    ),
     latencyHistogram(operations),
   ]
 }
@@ -60,7 +75,9 @@ function latencyHistogram(operations: readonly OperationStatistics[]): MetricFam
     for (let bucket = 0; bucket < bucketCount; bucket++) {
       for (const { latencyBuckets } of counted) total += latencyBuckets[bucket] ?? 0
       const last = bucket === bucketCount - 1
-      const end = last ? '+Inf' : String(Number((FIRST_BUCKET_SECONDS * 2 ** bucket).toPrecision(9)))
+      const end = last
+        ? '+Inf'
+        : String(Number((FIRST_BUCKET_SECONDS * 2 ** bucket).toPrecision(9)))
       samples.push({ labels: { operation, le: end }, value: total, suffix: '_bucket' })
     }
     if (bucketCount === 0) continue
@@ -75,17 +92,44 @@ function latencyHistogram(operations: readonly OperationStatistics[]): MetricFam
 function eventMetrics(statistics: EngineStatistics): MetricFamily[] {
   const { epochChanges, relayedRequests, damagedBlocks, membersDropped, membersAdded } = statistics
   return [
-    family('counter', 'epoch_changes_total', 'Epochs begun by a primary on this node', plain(epochChanges)),
-    family('counter', 'relayed_requests_total', 'Requests passed on to a primary elsewhere', plain(relayedRequests)),
-    family('counter', 'damaged_blocks_total', 'Blocks whose checksum was wrong', plain(damagedBlocks)),
-    family('counter', 'members_dropped_total', 'Copies that left an in-sync set', plain(membersDropped)),
-    family('counter', 'members_added_total', 'Copies that joined an in-sync set', plain(membersAdded)),
+    family(
+      'counter',
+      'epoch_changes_total',
+      'Epochs begun by a primary on this node',
+      plain(epochChanges),
+    ),
+    family(
+      'counter',
+      'relayed_requests_total',
+      'Requests passed on to a primary elsewhere',
+      plain(relayedRequests),
+    ),
+    family(
+      'counter',
+      'damaged_blocks_total',
+      'Blocks whose checksum was wrong',
+      plain(damagedBlocks),
+    ),
+    family(
+      'counter',
+      'members_dropped_total',
+      'Copies that left an in-sync set',
+      plain(membersDropped),
+    ),
+    family(
+      'counter',
+      'members_added_total',
+      'Copies that joined an in-sync set',
+      plain(membersAdded),
+    ),
   ]
 }
 
 /** Only volumes with a copy here: each series then comes from few nodes, whatever the cluster's size. */
 function volumeMetrics(volumes: readonly VolumeView[]): MetricFamily[] {
-  const here = volumes.flatMap((view) => (view.local === undefined ? [] : [{ view, local: view.local }]))
+  const here = volumes.flatMap((view) =>
+    view.local === undefined ? [] : [{ view, local: view.local }],
+  )
   const nameOf = ({ record }: VolumeView): string => `${record.namespace}/${record.name}`
   const each = (pick: (view: VolumeView, local: LocalReplicaView) => number): MetricSample[] =>
     here.map(({ view, local }) => ({ labels: { volume: nameOf(view) }, value: pick(view, local) }))
@@ -98,18 +142,62 @@ function volumeMetrics(volumes: readonly VolumeView[]): MetricFamily[] {
   const gauge = (name: string, help: string, samples: MetricSample[]): MetricFamily =>
     family('gauge', `volume_${name}`, help, samples)
   return [
-    gauge('size_bytes', 'Size of the volume', each(({ record }) => record.sizeBytes)),
-    gauge('in_sync_replicas', 'Copies in sync', each(({ record }) => record.inSync.length)),
-    gauge('wanted_replicas', 'Copies wanted', each(({ record }) => record.replicaCount)),
-    gauge('epoch', 'Epoch of the volume', each(({ record }) => record.epoch)),
-    gauge('is_primary', '1 where this node is the primary', each((_, { role }) => Number(role === 'primary'))),
-    gauge('available', '1 while a primary may serve', each(({ state }) => Number(state === 'healthy' || state === 'degraded'))),
-    gauge('failed', '1 where the copy on this node does not work', each((_, { problem }) => Number(problem !== undefined))),
+    gauge(
+      'size_bytes',
+      'Size of the volume',
+      each(({ record }) => record.sizeBytes),
+    ),
+    gauge(
+      'in_sync_replicas',
+      'Copies in sync',
+      each(({ record }) => record.inSync.length),
+    ),
+    gauge(
+      'wanted_replicas',
+      'Copies wanted',
+      each(({ record }) => record.replicaCount),
+    ),
+    gauge(
+      'epoch',
+      'Epoch of the volume',
+      each(({ record }) => record.epoch),
+    ),
+    gauge(
+      'is_primary',
+      '1 where this node is the primary',
+      each((_, { role }) => Number(role === 'primary')),
+    ),
+    gauge(
+      'available',
+      '1 while a primary may serve',
+      each(({ state }) => Number(state === 'healthy' || state === 'degraded')),
+    ),
+    gauge(
+      'failed',
+      '1 where the copy on this node does not work',
+      each((_, { problem }) => Number(problem !== undefined)),
+    ),
     gauge('replication_lag_bytes', 'How far a copy is behind its primary', lag),
-    gauge('log_bytes', 'Bytes of log kept on this node', each((_, { logBytes }) => logBytes)),
-    gauge('segments', 'Segment files kept on this node', each((_, { segmentCount }) => segmentCount)),
-    gauge('mapped_bytes', 'Bytes that hold data', each((_, { mappedBlocks }) => mappedBlocks * BLOCK_BYTES)),
-    gauge('uncommitted_bytes', 'Log appended here and not known to be committed', each((_, l) => (l.appendedLsn - l.committedLsn) * BLOCK_BYTES)),
+    gauge(
+      'log_bytes',
+      'Bytes of log kept on this node',
+      each((_, { logBytes }) => logBytes),
+    ),
+    gauge(
+      'segments',
+      'Segment files kept on this node',
+      each((_, { segmentCount }) => segmentCount),
+    ),
+    gauge(
+      'mapped_bytes',
+      'Bytes that hold data',
+      each((_, { mappedBlocks }) => mappedBlocks * BLOCK_BYTES),
+    ),
+    gauge(
+      'uncommitted_bytes',
+      'Log appended here and not known to be committed',
+      each((_, l) => (l.appendedLsn - l.committedLsn) * BLOCK_BYTES),
+    ),
   ]
 }
 
@@ -120,14 +208,29 @@ function nodeMetrics(admin: ClusterAdmin): MetricFamily[] {
     labels: { node: record.name },
     value: Number(alive !== undefined),
   }))
-  const space = own === undefined ? [] : [
-    family('gauge', 'disk_free_bytes', 'Free bytes where the data lie', plain(own.freeBytes)),
-    family('gauge', 'disk_size_bytes', 'Size of the filesystem where the data lie', plain(own.totalBytes)),
-  ]
+  const space =
+    own === undefined
+      ? []
+      : [
+          family('gauge', 'disk_free_bytes', 'Free bytes where the data lie', plain(own.freeBytes)),
+          family(
+            'gauge',
+            'disk_size_bytes',
+            'Size of the filesystem where the data lie',
+            plain(own.totalBytes),
+          ),
+        ]
   return [
     family('gauge', 'node_up', '1 for each node that this node sees alive', states),
-    family('gauge', 'ready', '1 when this node takes requests', plain(Number(admin.readiness().ready))),
-    family('gauge', 'build_info', 'The version that runs', [{ labels: { version, node: admin.node }, value: 1 }]),
+    family(
+      'gauge',
+      'ready',
+      '1 when this node takes requests',
+      plain(Number(admin.readiness().ready)),
+    ),
+    family('gauge', 'build_info', 'The version that runs', [
+      { labels: { version, node: admin.node }, value: 1 },
+    ]),
     ...space,
   ]
 }

@@ -121,13 +121,16 @@ function attention(nodes: readonly NodeView[], volumes: readonly VolumeView[]): 
   for (const { record, alive, volumeCount } of nodes) {
     if (alive !== undefined) continue
     const copies = volumeCount === 1 ? 'a copy of 1 volume' : `copies of ${volumeCount} volumes`
-    sentences.push(`node ${record.name} is down and holds ${volumeCount === 0 ? 'nothing' : copies}`)
+    sentences.push(
+      `node ${record.name} is down and holds ${volumeCount === 0 ? 'nothing' : copies}`,
+    )
   }
   for (const { record, state, local } of volumes) {
     const name = fullName(record)
     const have = `${record.inSync.length} of ${record.replicaCount} copies in sync`
     if (state === 'degraded') sentences.push(`volume ${name} is degraded: ${have}`)
-    if (state === 'unavailable') sentences.push(`volume ${name} is unavailable: no primary serves, ${have}`)
+    if (state === 'unavailable')
+      sentences.push(`volume ${name} is unavailable: no primary serves, ${have}`)
     if (local?.problem !== undefined) {
       sentences.push(`the copy of volume ${name} on this node does not work: ${local.problem}`)
     }

@@ -25,13 +25,17 @@ function kindOf(value: unknown): string {
 /** The body as an object that has no other fields than these, each of the right kind. */
 function readObject(body: unknown, fields: Fields): Readonly<Record<string, unknown>> {
   if (kindOf(body) !== 'object') {
-    throw bad(`the body is ${body === undefined ? 'missing' : `of type ${kindOf(body)}`}: send a JSON object`)
+    throw bad(
+      `the body is ${body === undefined ? 'missing' : `of type ${kindOf(body)}`}: send a JSON object`,
+    )
   }
   const object = Object.fromEntries(Object.entries(body as object))
   for (const [name, value] of Object.entries(object)) {
     const field = Object.hasOwn(fields, name) ? fields[name] : undefined
     if (field === undefined) {
-      throw bad(`${quoted(name)} is not known here: the fields are ${Object.keys(fields).join(', ')}`)
+      throw bad(
+        `${quoted(name)} is not known here: the fields are ${Object.keys(fields).join(', ')}`,
+      )
     }
     if (!field.is.some((kind) => kind === kindOf(value))) {
       throw bad(
@@ -58,7 +62,10 @@ export function readCreateVolume(body: unknown, replicasDefault: number): Create
   if (size === undefined) throw bad('size is missing: say how large the volume is, as in "10GiB"')
   return {
     name: checkName('volume name', name),
-    namespace: checkName('namespace', typeof namespace === 'string' ? namespace : DEFAULT_NAMESPACE),
+    namespace: checkName(
+      'namespace',
+      typeof namespace === 'string' ? namespace : DEFAULT_NAMESPACE,
+    ),
     sizeBytes: typeof size === 'string' ? parseSize(size) : checkSize(Number(size)),
     replicaCount: checkReplicaCount(typeof replicas === 'number' ? replicas : replicasDefault),
     labels: readLabels(labels),
@@ -69,7 +76,8 @@ export function readCreateVolume(body: unknown, replicasDefault: number): Create
 function readLabels(labels: unknown): Record<string, string> {
   const read: Record<string, string> = {}
   for (const [key, value] of Object.entries(labels ?? {})) {
-    if (typeof value !== 'string') throw bad(`the label ${quoted(key)} is no text: put it in quotes`)
+    if (typeof value !== 'string')
+      throw bad(`the label ${quoted(key)} is no text: put it in quotes`)
     read[key] = value
   }
   return checkLabels(read)

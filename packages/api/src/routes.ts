@@ -7,7 +7,15 @@ import {
   type VolumeView,
 } from '@holdfast/base'
 import type { FastifyInstance } from 'fastify'
-import { fullName, nodeDetailObject, nodeObject, sortedNodes, sortedVolumes, statusObject, volumeObject } from './present.ts'
+import {
+  fullName,
+  nodeDetailObject,
+  nodeObject,
+  sortedNodes,
+  sortedVolumes,
+  statusObject,
+  volumeObject,
+} from './present.ts'
 import { readCreateVolume, readDrain, readMovePrimary } from './requests.ts'
 import { checkName, DEFAULT_NAMESPACE } from './values.ts'
 
@@ -81,7 +89,10 @@ function findVolume(admin: ClusterAdmin, { first, second }: VolumePath): VolumeV
   const name = checkName('volume name', second ?? first)
   const view = admin.volume(namespace, name)
   if (view !== undefined) return view
-  throw new HoldfastError('HF_NOT_FOUND', `there is no volume ${fullName({ namespace, name })}: see holdfast volume ls`)
+  throw new HoldfastError(
+    'HF_NOT_FOUND',
+    `there is no volume ${fullName({ namespace, name })}: see holdfast volume ls`,
+  )
 }
 
 function findNode(admin: ClusterAdmin, name: string): NodeView {

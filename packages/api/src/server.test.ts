@@ -10,7 +10,14 @@ const events: EventLog = { event: (level, message) => logged.push(`${level} ${me
 const open: FastifyInstance[] = []
 
 function api(admin = new FakeCluster(), token?: string): FastifyInstance {
-  const app = createApi({ host: '', port: 0, admin, statistics: () => fakeStatistics, events, token })
+  const app = createApi({
+    host: '',
+    port: 0,
+    admin,
+    statistics: () => fakeStatistics,
+    events,
+    token,
+  })
   open.push(app)
   return app
 }
@@ -64,7 +71,11 @@ describe('volumes', () => {
     const body = { name: 'data', size: 2_000_000, namespace: 'shop' }
     const two = await api().inject({ method: 'POST', url: '/v1/volumes', payload: body })
     expect(two.json()).toMatchObject({ replicaCount: 2, size: 2_002_944, export: 'shop/data' })
-    const one = await api(new FakeCluster(['a'])).inject({ method: 'POST', url: '/v1/volumes', payload: body })
+    const one = await api(new FakeCluster(['a'])).inject({
+      method: 'POST',
+      url: '/v1/volumes',
+      payload: body,
+    })
     expect(one.json()).toMatchObject({ replicaCount: 1 })
   })
 
@@ -73,14 +84,30 @@ describe('volumes', () => {
     const app = api(admin)
     await app.inject({ method: 'POST', url: '/v1/volumes', payload: create })
     const url = '/v1/volumes/data/move-primary'
-    expect((await app.inject({ method: 'POST', url })).json()).toMatchObject({ primary: 'b', epoch: 2 })
+    expect((await app.inject({ method: 'POST', url })).json()).toMatchObject({
+      primary: 'b',
+      epoch: 2,
+    })
     const headers = { 'content-type': 'application/json' }
-    expect((await app.inject({ method: 'POST', url, headers })).json()).toMatchObject({ primary: 'a' })
-    const named = await app.inject({ method: 'POST', url: '/v1/volumes/default/data/move-primary', payload: { to: 'b' } })
+    expect((await app.inject({ method: 'POST', url, headers })).json()).toMatchObject({
+      primary: 'a',
+    })
+    const named = await app.inject({
+      method: 'POST',
+      url: '/v1/volumes/default/data/move-primary',
+      payload: { to: 'b' },
+    })
     expect(named.json()).toMatchObject({ primary: 'b', epoch: 4 })
     const nowhere = await app.inject({ method: 'POST', url, payload: { to: 'z' } })
-    expect(nowhere.json().error).toMatchObject({ code: 'HF_NOT_FOUND', message: 'there is no node z: see holdfast node ls' })
-    expect(admin.calls.slice(1)).toEqual(['move default/data -', 'move default/data -', 'move default/data b'])
+    expect(nowhere.json().error).toMatchObject({
+      code: 'HF_NOT_FOUND',
+      message: 'there is no node z: see holdfast node ls',
+    })
+    expect(admin.calls.slice(1)).toEqual([
+      'move default/data -',
+      'move default/data -',
+      'move default/data b',
+    ])
   })
 
   const refused: [string, unknown, string][] = [
@@ -88,8 +115,16 @@ describe('volumes', () => {
     ['a list', [], 'the body is of type array'],
     ['no name', { size: 1e7 }, 'name is missing'],
     ['no size', { name: 'x' }, 'size is missing'],
-    ['an unknown field', { ...create, replica: 2 }, '"replica" is not known here: the fields are name,'],
-    ['a wrong type', { ...create, replicas: '2' }, 'replicas is of type string: it must be of type number, such as 2'],
+    [
+      'an unknown field',
+      { ...create, replica: 2 },
+      '"replica" is not known here: the fields are name,',
+    ],
+    [
+      'a wrong type',
+      { ...create, replicas: '2' },
+      'replicas is of type string: it must be of type number, such as 2',
+    ],
     ['a bad name', { ...create, name: 'A/b' }, '"A/b" is no volume name: use 1 to 63'],
     ['dots', { ...create, name: 'a..b' }, '"a..b" is no volume name'],
     ['a bad namespace', { ...create, namespace: '' }, '"" is no namespace'],
@@ -117,14 +152,28 @@ describe('nodes and status', () => {
     await app.inject({ method: 'POST', url: '/v1/volumes', payload: create })
     admin.change('default', 'data', { inSync: ['a'] as never })
     admin.down.add('c')
-    const states = (await app.inject('/v1/nodes')).json().map((node: { name: string; state: string }) => [node.name, node.state])
-    expect(states).toEqual([['a', 'up'], ['b', 'up'], ['c', 'down']])
+    const states = (await app.inject('/v1/nodes'))
+      .json()
+      .map((node: { name: string; state: string }) => [node.name, node.state])
+    expect(states).toEqual([
+      ['a', 'up'],
+      ['b', 'up'],
+      ['c', 'down'],
+    ])
     const b = (await app.inject('/v1/nodes/b')).json()
-    expect(b.volumes).toEqual([{ name: 'data', namespace: 'default', state: 'degraded', role: 'catching-up' }])
+    expect(b.volumes).toEqual([
+      { name: 'data', namespace: 'default', state: 'degraded', role: 'catching-up' },
+    ])
     const url = '/v1/nodes/b/drain'
-    expect((await app.inject({ method: 'POST', url })).json()).toMatchObject({ state: 'draining', draining: true })
+    expect((await app.inject({ method: 'POST', url })).json()).toMatchObject({
+      state: 'draining',
+      draining: true,
+    })
     admin.change('default', 'data', { replicas: ['a'] as never })
-    expect((await app.inject('/v1/nodes/b')).json()).toMatchObject({ state: 'drained', volumes: [] })
+    expect((await app.inject('/v1/nodes/b')).json()).toMatchObject({
+      state: 'drained',
+      volumes: [],
+    })
     const undone = await app.inject({ method: 'POST', url, payload: { draining: false } })
     expect(undone.json()).toMatchObject({ state: 'up', draining: false })
     expect((await app.inject('/v1/nodes/z')).statusCode).toBe(404)
@@ -133,7 +182,10 @@ describe('nodes and status', () => {
       ready: true,
       nodes: { total: 3, up: 2, draining: 0 },
       volumes: { total: 1, healthy: 0, degraded: 1 },
-      attention: ['node c is down and holds nothing', 'volume data is degraded: 1 of 2 copies in sync'],
+      attention: [
+        'node c is down and holds nothing',
+        'volume data is degraded: 1 of 2 copies in sync',
+      ],
     })
   })
 
@@ -183,7 +235,8 @@ describe('errors', () => {
   it('wants the token for /v1 and nothing else', async () => {
     const app = api(new FakeCluster(), 'secret')
     const status = async (url: string, authorization?: string) =>
-      (await app.inject({ url, headers: authorization === undefined ? {} : { authorization } })).statusCode
+      (await app.inject({ url, headers: authorization === undefined ? {} : { authorization } }))
+        .statusCode
     expect(await status('/v1/volumes')).toBe(401)
     expect(await status('/v1/volumes', 'Bearer secre')).toBe(401)
     expect(await status('/v1/volumes', 'Bearer secret')).toBe(200)
@@ -227,11 +280,21 @@ describe('metrics', () => {
 describe('the client', () => {
   it('speaks to a real server and gets its errors back', async () => {
     const admin = new FakeCluster()
-    const server = await startApi({ host: '127.0.0.1', port: 0, admin, statistics: () => fakeStatistics, events, token: 't' })
+    const server = await startApi({
+      host: '127.0.0.1',
+      port: 0,
+      admin,
+      statistics: () => fakeStatistics,
+      events,
+      token: 't',
+    })
     try {
       const client = new ApiClient({ url: `127.0.0.1:${server.port}/`, token: 't' })
       const name = { namespace: 'default', name: 'data' }
-      expect((await client.createVolume({ name: 'data', size: '1GiB' })).replicas).toEqual(['a', 'b'])
+      expect((await client.createVolume({ name: 'data', size: '1GiB' })).replicas).toEqual([
+        'a',
+        'b',
+      ])
       expect((await client.movePrimary(name)).primary).toBe('b')
       expect((await client.movePrimary(name, 'a')).primary).toBe('a')
       expect((await client.setDraining('b', true)).state).toBe('draining')
@@ -241,7 +304,13 @@ describe('the client', () => {
       await expect(client.volume(name)).rejects.toMatchObject({ code: 'HF_NOT_FOUND' })
       const stranger = new ApiClient({ url: client.url })
       await expect(stranger.volumes()).rejects.toMatchObject({ code: 'HF_UNAUTHORIZED' })
-      const again = startApi({ host: '127.0.0.1', port: server.port, admin, statistics: () => fakeStatistics, events })
+      const again = startApi({
+        host: '127.0.0.1',
+        port: server.port,
+        admin,
+        statistics: () => fakeStatistics,
+        events,
+      })
       await expect(again).rejects.toMatchObject({ code: 'HF_CONFLICT' })
     } finally {
       await server.close()
@@ -253,7 +322,11 @@ describe('the client', () => {
   it('says so when something else answers', async () => {
     const answering = (body: string, status: number) =>
       new ApiClient({ url: 'http://x:1', fetch: async () => new Response(body, { status }) })
-    for (const client of [answering('<html>', 200), answering('nope', 404), answering('{"error":"x"}', 500)]) {
+    for (const client of [
+      answering('<html>', 200),
+      answering('nope', 404),
+      answering('{"error":"x"}', 500),
+    ]) {
       await expect(client.volumes()).rejects.toThrow('is no Holdfast API')
     }
     expect(() => new ApiClient({ url: 'ftp://x' })).toThrow('is no API address')

@@ -76,7 +76,10 @@ export function createApi(options: ApiOptions): FastifyInstance {
     void reply.code(status).send(body)
   })
   app.setNotFoundHandler((request) => {
-    throw new HoldfastError('HF_NOT_FOUND', `there is no ${request.method} ${pathOf(request)}: the API is at /v1/volumes, /v1/nodes and /v1/status`)
+    throw new HoldfastError(
+      'HF_NOT_FOUND',
+      `there is no ${request.method} ${pathOf(request)}: the API is at /v1/volumes, /v1/nodes and /v1/status`,
+    )
   })
   if (token !== undefined) {
     app.addHook('onRequest', async (request) => {
@@ -115,7 +118,10 @@ function authorize(request: FastifyRequest, token: string): void {
   const digest = (text: string): Buffer => createHash('sha256').update(text).digest()
   if (given !== undefined && timingSafeEqual(digest(given), digest(token))) return
   const problem = given === undefined ? 'no token was sent' : 'the token sent is not right'
-  throw new HoldfastError('HF_UNAUTHORIZED', `${problem}: set HOLDFAST_TOKEN to the token of the cluster`)
+  throw new HoldfastError(
+    'HF_UNAUTHORIZED',
+    `${problem}: set HOLDFAST_TOKEN to the token of the cluster`,
+  )
 }
 
 function countRequests(app: FastifyInstance, registry: Registry): void {

@@ -1,6 +1,13 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { checkName, formatBytes, parseFailureMode, parseLabels, parseSize, parseVolumeName } from './values.ts'
+import {
+  checkName,
+  formatBytes,
+  parseFailureMode,
+  parseLabels,
+  parseSize,
+  parseVolumeName,
+} from './values.ts'
 
 describe('sizes', () => {
   it.each([
@@ -17,7 +24,19 @@ describe('sizes', () => {
     expect(parseSize(text)).toBe(bytes)
   })
 
-  it.each(['', 'GiB', '1XB', '-1GiB', '1e9', '1.5', '1iB', '1048576.5B', '1GiBx', 'NaN', '0x100000'])('refuses %j', (text) => {
+  it.each([
+    '',
+    'GiB',
+    '1XB',
+    '-1GiB',
+    '1e9',
+    '1.5',
+    '1iB',
+    '1048576.5B',
+    '1GiBx',
+    'NaN',
+    '0x100000',
+  ])('refuses %j', (text) => {
     expect(() => parseSize(text)).toThrow('is no size')
   })
 
@@ -41,7 +60,13 @@ describe('sizes', () => {
 
   it('are written for people', () => {
     expect([0, 1023, 1024, 1536, 10 * 2 ** 30, 12_345_678, 2 ** 20 - 1].map(formatBytes)).toEqual([
-      '0 B', '1023 B', '1 KiB', '1.5 KiB', '10 GiB', '11.8 MiB', '1 MiB',
+      '0 B',
+      '1023 B',
+      '1 KiB',
+      '1.5 KiB',
+      '10 GiB',
+      '11.8 MiB',
+      '1 MiB',
     ])
   })
 })
@@ -53,9 +78,12 @@ describe('names', () => {
     expect(parseVolumeName('shop/data')).toEqual({ namespace: 'shop', name: 'data' })
   })
 
-  it.each(['', 'a/b/c', '/a', 'a/', 'A', '.a', 'a..b', 'ä', 'a b', 'a'.repeat(64)])('refuse %j', (text) => {
-    expect(() => parseVolumeName(text)).toThrow(/ is no (volume|namespace)/)
-  })
+  it.each(['', 'a/b/c', '/a', 'a/', 'A', '.a', 'a..b', 'ä', 'a b', 'a'.repeat(64)])(
+    'refuse %j',
+    (text) => {
+      expect(() => parseVolumeName(text)).toThrow(/ is no (volume|namespace)/)
+    },
+  )
 
   it('may be 63 long', () => {
     expect(checkName('volume name', 'a'.repeat(63))).toBe('a'.repeat(63))
@@ -63,7 +91,11 @@ describe('names', () => {
 })
 
 it('reads labels and failure modes', () => {
-  expect(parseLabels(['zone=a', 'note=x=y', 'empty='])).toEqual({ zone: 'a', note: 'x=y', empty: '' })
+  expect(parseLabels(['zone=a', 'note=x=y', 'empty='])).toEqual({
+    zone: 'a',
+    note: 'x=y',
+    empty: '',
+  })
   expect(() => parseLabels(['zone'])).toThrow('write key=value')
   expect(() => parseLabels(['a=1', 'a=2'])).toThrow('given twice')
   expect(() => parseLabels(['a b=1'])).toThrow('is no label name')

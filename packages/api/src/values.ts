@@ -63,7 +63,9 @@ export function parseSize(text: string): number {
   const [, digits = '', unit = '', binary = '', byte = ''] = match ?? []
   const power = UNIT_POWERS[unit.toLowerCase()] ?? 0
   if (match === null || (power === 0 && (binary !== '' || digits.includes('.')))) {
-    throw bad(`${quoted(text)} is no size: write bytes or a number with a unit, such as 10GiB or 500MB`)
+    throw bad(
+      `${quoted(text)} is no size: write bytes or a number with a unit, such as 10GiB or 500MB`,
+    )
   }
   const base = byte !== '' && binary === '' ? 1000 : 1024
   return checkSize(Number(digits) * base ** power, text)
@@ -104,7 +106,9 @@ export function parseFailureMode(text: string): FailureMode {
   if (text === 'hard' || text === 'alwayson') return { kind: text }
   const inSyncMin = Number(/^threshold=(\d{1,2})$/.exec(text)?.[1] ?? Number.NaN)
   if (inSyncMin >= 1) return { kind: 'threshold', inSyncMin }
-  throw bad(`${quoted(text)} is no failure mode: it is hard, alwayson or threshold=N, as in threshold=2`)
+  throw bad(
+    `${quoted(text)} is no failure mode: it is hard, alwayson or threshold=N, as in threshold=2`,
+  )
 }
 
 export function formatFailureMode(mode: FailureMode): string {
@@ -113,7 +117,8 @@ export function formatFailureMode(mode: FailureMode): string {
 
 export function checkLabels(labels: Readonly<Record<string, string>>): Record<string, string> {
   const entries = Object.entries(labels)
-  if (entries.length > LABELS_MAX) throw bad(`there are more than ${LABELS_MAX} labels: leave some out`)
+  if (entries.length > LABELS_MAX)
+    throw bad(`there are more than ${LABELS_MAX} labels: leave some out`)
   for (const [key, value] of entries) {
     if (!LABEL_KEY.test(key)) {
       throw bad(

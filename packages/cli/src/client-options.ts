@@ -14,7 +14,12 @@ export interface ClientContext {
 /** Adds `-o` and `--api`. The root has them too, so that they may stand before the command. */
 export function addClientOptions(command: Command): Command {
   return command
-    .addOption(new Option('-o, --output <format>', 'table for people, json for scripts').choices(['table', 'json']))
+    .addOption(
+      new Option('-o, --output <format>', 'table for people, json for scripts').choices([
+        'table',
+        'json',
+      ]),
+    )
     .option('--api <url>', `address of any node's API; or HOLDFAST_API (default ${DEFAULT_API})`)
 }
 

@@ -1,6 +1,13 @@
 /** `holdfast node ls | inspect | drain` and `holdfast status`. */
 import { HoldfastError } from '@holdfast/base'
-import { formatBytes, fullName, type NodeDetailObject, type NodeObject, type StatusObject } from '@holdfast/api/client'
+import {
+  type ApiClient,
+  formatBytes,
+  fullName,
+  type NodeDetailObject,
+  type NodeObject,
+  type StatusObject,
+} from '@holdfast/api/client'
 import type { Command } from 'commander'
 import { addClientOptions, type ClientContext, clientContext } from './client-options.ts'
 import { parseSeconds } from './numbers.ts'
@@ -12,22 +19,22 @@ const POLL_MS = 500
 
 /** @param node The command `holdfast node`, which itself runs a node. */
 export function addNodeCommands(node: Command, terminal: Terminal): void {
-  addClientOptions(node.command('ls').alias('list').description('list the nodes of the cluster')).action(
-    async (_: unknown, command: Command) => {
-      const { client, json } = clientContext(terminal, command)
-      const nodes = await client.nodes()
-      if (json) printJson(terminal, nodes)
-      else terminal.out(nodeTable(nodes))
-    },
-  )
-  addClientOptions(node.command('inspect <name>').description('show one node and its volumes')).action(
-    async (name: string, _: unknown, command: Command) => {
-      const { client, json } = clientContext(terminal, command)
-      const found = await client.node(name)
-      if (json) printJson(terminal, found)
-      else terminal.out(nodeDetails(found))
-    },
-  )
+  addClientOptions(
+    node.command('ls').alias('list').description('list the nodes of the cluster'),
+  ).action(async (_: unknown, command: Command) => {
+    const { client, json } = clientContext(terminal, command)
+    const nodes = await client.nodes()
+    if (json) printJson(terminal, nodes)
+    else terminal.out(nodeTable(nodes))
+  })
+  addClientOptions(
+    node.command('inspect <name>').description('show one node and its volumes'),
+  ).action(async (name: string, _: unknown, command: Command) => {
+    const { client, json } = clientContext(terminal, command)
+    const found = await client.node(name)
+    if (json) printJson(terminal, found)
+    else terminal.out(nodeDetails(found))
+  })
   addDrain(node, terminal)
 }
 
@@ -39,7 +46,11 @@ interface DrainOptions {
 }
 
 function addDrain(node: Command, terminal: Terminal): void {
-  addClientOptions(node.command('drain <name>').description('move everything off a node, and put nothing on it until --undo'))
+  addClientOptions(
+    node
+      .command('drain <name>')
+      .description('move everything off a node, and put nothing on it until --undo'),
+  )
     .option('--undo', 'let the node take copies again')
     .option('--no-wait', 'do not wait until the node is empty')
     .option('--timeout <seconds>', 'how long to wait (default: as long as it takes)', parseSeconds)
@@ -74,11 +85,18 @@ async function untilEmpty(
   try {
     while (node.volumeCount > 0) {
       if (!node.draining) {
-        throw new HoldfastError('HF_CONFLICT', `someone has ended the draining of node ${name} with --undo`)
+        throw new HoldfastError(
+          'HF_CONFLICT',
+          `someone has ended the draining of node ${name} with --undo`,
+        )
       }
       progress.show(`draining ${name}: ${copies(node.volumeCount)} left (${namesOf(node)})`)
+      await failIfStuck(client, node)
       if (terminal.nowMs() >= deadlineMs) {
-        throw new HoldfastError('HF_TIMEOUT', `node ${name} is not empty in time, it goes on draining: see holdfast node inspect ${name}; copies without another node to go to stay`)
+        throw new HoldfastError(
+          'HF_TIMEOUT',
+          `node ${name} is not empty in time, it goes on draining: see holdfast node inspect ${name}; copies without another node to go to stay`,
+        )
       }
       await terminal.sleep(POLL_MS)
       node = await client.node(name)
@@ -87,6 +105,20 @@ async function untilEmpty(
   } finally {
     progress.end()
   }
+}
+
+/** Waiting helps nobody when every copy left has nowhere to go with the nodes that there are. */
+async function failIfStuck(client: ApiClient, node: NodeDetailObject): Promise<void> {
+  const [nodes, volumes] = await Promise.all([client.nodes(), client.volumes()])
+  const takers = nodes.filter(({ state }) => state === 'up').length
+  const left = volumes.filter(({ replicas }) => replicas.includes(node.name))
+  const [first] = left
+  if (first === undefined || left.some(({ replicaCount }) => replicaCount <= takers)) return
+  const others = left.length === 1 ? '' : ` (and ${left.length - 1} more like it)`
+  throw new HoldfastError(
+    'HF_TOO_FEW_NODES',
+    `node ${node.name} can't be emptied now: volume ${fullName(first)} wants ${first.replicaCount} copies${others}, and other nodes that are up and not draining number ${takers}; start another node, or holdfast node drain ${node.name} --undo`,
+  )
 }
 
 function namesOf({ volumes }: NodeDetailObject): string {
@@ -142,7 +174,12 @@ function nodeDetails(node: NodeDetailObject): string {
     Volumes: `${node.volumeCount}, primary of ${node.primaryCount}`,
   })
   if (node.volumes.length === 0) return fields
-  const rows = node.volumes.map(({ namespace, name, role, state }) => [namespace, name, role, state])
+  const rows = node.volumes.map(({ namespace, name, role, state }) => [
+    namespace,
+    name,
+    role,
+    state,
+  ])
   return `${fields}\n${formatTable(['NAMESPACE', 'NAME', 'ROLE', 'VOLUME STATE'], rows)}`
 }
 

@@ -97,7 +97,16 @@ describe('volume', () => {
 
   it('speaks JSON', async () => {
     const labels = ['--label', 'tier=fast', '--label', 'note=a=b']
-    const made = await json('volume', 'create', 'shop/data', '--size', '64MiB', ...labels, '--failure-mode', 'hard')
+    const made = await json(
+      'volume',
+      'create',
+      'shop/data',
+      '--size',
+      '64MiB',
+      ...labels,
+      '--failure-mode',
+      'hard',
+    )
     expect(made).toMatchObject({
       name: 'data',
       namespace: 'shop',
@@ -113,8 +122,15 @@ describe('volume', () => {
     expect(await json('volume', 'ls')).toEqual([made])
     expect(await json('volume', 'ls', '--namespace', 'default')).toEqual([])
     expect(await json('volume', 'inspect', 'data', '--namespace', 'shop')).toEqual(made)
-    expect(await json('volume', 'move-primary', 'shop/data')).toMatchObject({ primary: 'b', epoch: 2 })
-    expect(await json('volume', 'rm', 'shop/data')).toEqual({ name: 'data', namespace: 'shop', removed: true })
+    expect(await json('volume', 'move-primary', 'shop/data')).toMatchObject({
+      primary: 'b',
+      epoch: 2,
+    })
+    expect(await json('volume', 'rm', 'shop/data')).toEqual({
+      name: 'data',
+      namespace: 'shop',
+      removed: true,
+    })
   })
 
   it('waits until a new volume serves', async () => {
@@ -136,7 +152,11 @@ describe('volume', () => {
   it('asks before it removes, where someone can answer', async () => {
     await create()
     terminal.interactive = true
-    for (const [answer, code] of [['', 1], ['no', 1], ['y', 0]] as const) {
+    for (const [answer, code] of [
+      ['', 1],
+      ['no', 1],
+      ['y', 0],
+    ] as const) {
       terminal.answer = answer
       expect((await run('volume', 'rm', 'data')).code).toBe(code)
     }
@@ -154,9 +174,16 @@ describe('node and status', () => {
     await create()
     cluster.down.add('c')
     const { out } = await run('node', 'ls')
-    expect(out).toContain('a     up     10.0.0.1:5710  1        1          4.66 GiB of 9.31 GiB  zone=a\n')
-    expect(out).toContain('c     down   10.0.0.1:5710  0        0          -                     zone=c\n')
-    expect(await json('node', 'inspect', 'b')).toMatchObject({ name: 'b', volumes: [{ name: 'data', role: 'in-sync' }] })
+    expect(out).toContain(
+      'a     up     10.0.0.1:5710  1        1          4.66 GiB of 9.31 GiB  zone=a\n',
+    )
+    expect(out).toContain(
+      'c     down   10.0.0.1:5710  0        0          -                     zone=c\n',
+    )
+    expect(await json('node', 'inspect', 'b')).toMatchObject({
+      name: 'b',
+      volumes: [{ name: 'data', role: 'in-sync' }],
+    })
     expect((await run('node', 'inspect', 'b')).out).toContain('default    data  in-sync  healthy\n')
     expect((await run('status')).out).toContain('! node c is down and holds nothing\n')
     expect(await json('status')).toMatchObject({ node: 'a', volumes: { total: 1, healthy: 1 } })
@@ -175,7 +202,20 @@ describe('node and status', () => {
       out: 'node b is empty: it can be stopped\n',
       err: 'draining b: 2 copies are left (data, more)\ndraining b: 1 copy is left (more)\n',
     })
-    expect(await json('node', 'drain', 'b', '--undo')).toMatchObject({ draining: false, state: 'up' })
+    expect(await json('node', 'drain', 'b', '--undo')).toMatchObject({
+      draining: false,
+      state: 'up',
+    })
+  })
+
+  it('does not wait for what can not happen', async () => {
+    await run('volume', 'create', 'wide', '--size', '1GiB', '--replicas', '3')
+    const { code, err } = await run('node', 'drain', 'b')
+    expect(code).toBe(1)
+    expect(err).toContain(
+      "can't be emptied now: volume wide wants 3 copies, and other nodes that are up",
+    )
+    expect(terminal.slept).toBe(0)
   })
 
   it('does not wait when told so, and not for ever', async () => {
@@ -196,18 +236,29 @@ describe('node and status', () => {
 describe('how it is called', () => {
   it('takes --api and -o before and after the command', async () => {
     terminal.env = { HOLDFAST_TOKEN: 'secret', HOLDFAST_API: 'http://127.0.0.1:1' }
-    await expect(run('--api', url, '-o', 'json', 'volume', 'ls')).resolves.toMatchObject({ code: 0, out: '[]\n' })
-    await expect(run('volume', 'ls', '--api', url, '-o', 'json')).resolves.toMatchObject({ code: 0, out: '[]\n' })
+    await expect(run('--api', url, '-o', 'json', 'volume', 'ls')).resolves.toMatchObject({
+      code: 0,
+      out: '[]\n',
+    })
+    await expect(run('volume', 'ls', '--api', url, '-o', 'json')).resolves.toMatchObject({
+      code: 0,
+      out: '[]\n',
+    })
     await expect(run('node', 'ls', '--api', url)).resolves.toMatchObject({ code: 0 })
     const { code, err } = await run('node', 'ls')
     expect(code).toBe(1)
-    expect(err).toMatch(/^holdfast: no node answers at http:\/\/127\.0\.0\.1:1 \(.*\): start one, or name another/)
+    expect(err).toMatch(
+      /^holdfast: no node answers at http:\/\/127\.0\.0\.1:1 \(.*\): start one, or name another/,
+    )
   })
 
   it('sends the token', async () => {
     terminal.env = { HOLDFAST_API: url }
     const { code, err } = await run('volume', 'ls')
-    expect([code, err]).toEqual([1, 'holdfast: no token was sent: set HOLDFAST_TOKEN to the token of the cluster\n'])
+    expect([code, err]).toEqual([
+      1,
+      'holdfast: no token was sent: set HOLDFAST_TOKEN to the token of the cluster\n',
+    ])
   })
 
   it('fails with 1 what the cluster refuses', async () => {
@@ -227,8 +278,14 @@ describe('how it is called', () => {
     [['volume', 'create', '--size', '1GiB'], "missing required argument 'name'"],
     [['volume', 'create', 'DATA', '--size', '1GiB'], '"DATA" is no volume name'],
     [['volume', 'create', 'data', '--size', 'big'], '"big" is no size'],
-    [['volume', 'create', 'data', '--size', '1GiB', '--replicas', 'two'], 'it must be a whole number'],
-    [['volume', 'create', 'data', '--size', '1GiB', '--replicas', '0'], '0 is no number of replicas'],
+    [
+      ['volume', 'create', 'data', '--size', '1GiB', '--replicas', 'two'],
+      'it must be a whole number',
+    ],
+    [
+      ['volume', 'create', 'data', '--size', '1GiB', '--replicas', '0'],
+      '0 is no number of replicas',
+    ],
     [['volume', 'create', 'data', '--size', '1GiB', '--label', 'x'], 'write key=value'],
     [['volume', 'create', 'data', '--size', '1GiB', '--failure-mode', 'x'], 'is no failure mode'],
     [['volume', 'ls', '--api', 'ftp://x'], 'is no API address'],
@@ -252,7 +309,8 @@ describe('how it is called', () => {
   it('helps, and does not list what is not there', async () => {
     const { code, out } = await run('--help')
     expect(code).toBe(0)
-    for (const command of ['up', 'node', 'volume', 'status']) expect(out).toMatch(new RegExp(`\n  ${command}`))
+    for (const command of ['up', 'node', 'volume', 'status'])
+      expect(out).toMatch(new RegExp(`\n  ${command}`))
     const volume = await run('volume', '--help')
     expect(volume.code).toBe(0)
     expect(volume.out).toContain('move-primary')

@@ -38,39 +38,74 @@ function addRunOptions(command: Command): Command {
 }
 
 export function addUpCommand(program: Command, terminal: Terminal, setExitCode: SetExitCode): void {
-  const up = program.command('up').description('run one node with its own coordinator: all you need on a laptop')
+  const up = program
+    .command('up')
+    .description('run one node with its own coordinator: all you need on a laptop')
   addRunOptions(up).action(async (options: RunOptions) => {
     const { defaultDataDir, readConfig, runStorageNode } = await import('@holdfast/storage-node')
     const { HOLDFAST_TOKEN: token } = terminal.env
     const defaults = { dataDir: defaultDataDir(terminal.env), logLevel: 'warn' } as const
-    const config = readConfig({ flags: { ...flagsOf(options), coordinator: 'embedded' }, token, defaults })
-    setExitCode(await runStorageNode(config, (addresses) => terminal.out(whatNext(config, addresses))))
+    const config = readConfig({
+      flags: { ...flagsOf(options), coordinator: 'embedded' },
+      token,
+      defaults,
+    })
+    setExitCode(
+      await runStorageNode(config, (addresses) => terminal.out(whatNext(config, addresses))),
+    )
   })
 }
 
 /** Returns the command, for `node ls` and its like. */
-export function addNodeCommand(program: Command, terminal: Terminal, setExitCode: SetExitCode): Command {
+export function addNodeCommand(
+  program: Command,
+  terminal: Terminal,
+  setExitCode: SetExitCode,
+): Command {
   const node = program
     .command('node')
     .description('run a storage node; or list, show and drain nodes')
     // Else this command would take the --api of `node ls --api URL` for its own.
     .enablePositionalOptions()
     .option('--config <file>', 'YAML or JSON; its keys are the names of these options')
-    .option('--coordinator <url>', 'etcd://HOST:PORT[,HOST:PORT…], or embedded for a cluster of one node (default embedded)')
-    .option('--lease-ttl <seconds>', 'how long the node may be silent before another takes over (default 10)')
-    .option('--replace-after <seconds>', 'how long a node may be away before its copies are made anew elsewhere (default 600)')
+    .option(
+      '--coordinator <url>',
+      'etcd://HOST:PORT[,HOST:PORT…], or embedded for a cluster of one node (default embedded)',
+    )
+    .option(
+      '--lease-ttl <seconds>',
+      'how long the node may be silent before another takes over (default 10)',
+    )
+    .option(
+      '--replace-after <seconds>',
+      'how long a node may be away before its copies are made anew elsewhere (default 600)',
+    )
   return addRunOptions(node).action(async (options: RunOptions) => {
     const { readConfig, runStorageNode } = await import('@holdfast/storage-node')
     const { HOLDFAST_TOKEN: token } = terminal.env
     const flags = flagsOf(options)
-    const config = readConfig({ flags, file: options.config, token, defaults: { logLevel: 'info' } })
+    const config = readConfig({
+      flags,
+      file: options.config,
+      token,
+      defaults: { logLevel: 'info' },
+    })
     setExitCode(await runStorageNode(config, () => {}))
   })
 }
 
 /** By the names of the settings. */
 function flagsOf(options: RunOptions): Record<string, unknown> {
-  const { config: _, dataDir, nbdSocket, label, leaseTtl, replaceAfter, logLevel, ...rest } = options
+  const {
+    config: _,
+    dataDir,
+    nbdSocket,
+    label,
+    leaseTtl,
+    replaceAfter,
+    logLevel,
+    ...rest
+  } = options
   return {
     ...rest,
     'data-dir': dataDir,

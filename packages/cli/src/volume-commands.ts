@@ -57,13 +57,27 @@ interface CreateOptions extends NamespaceOption {
 }
 
 function addCreate(volume: Command, terminal: Terminal): void {
-  addClientOptions(volume.command('create <name>').description('create a volume and wait until it serves'))
+  addClientOptions(
+    volume.command('create <name>').description('create a volume and wait until it serves'),
+  )
     .requiredOption('--size <size>', 'such as 10GiB or 500MB; a bare number is bytes')
-    .option('--replicas <n>', "copies, the primary's included (default 2, or 1 in a cluster of one node)", parseCount)
+    .option(
+      '--replicas <n>',
+      "copies, the primary's included (default 2, or 1 in a cluster of one node)",
+      parseCount,
+    )
     .option('--namespace <ns>', NAMESPACE_HELP)
     .option('--label <key=value>', 'a label; may be given more than once', collect)
-    .option('--failure-mode <mode>', 'when writes go on with copies missing: hard (never), threshold=N (while N are in sync), alwayson (while one is left); default alwayson for 1 or 2 copies, else threshold=2')
-    .option('--timeout <seconds>', 'how long to wait until it serves', parseSeconds, CREATE_TIMEOUT_SECONDS)
+    .option(
+      '--failure-mode <mode>',
+      'when writes go on with copies missing: hard (never), threshold=N (while N are in sync), alwayson (while one is left); default alwayson for 1 or 2 copies, else threshold=2',
+    )
+    .option(
+      '--timeout <seconds>',
+      'how long to wait until it serves',
+      parseSeconds,
+      CREATE_TIMEOUT_SECONDS,
+    )
     .action(async (given: string, options: CreateOptions, command: Command) => {
       const context = clientContext(terminal, command)
       const created = await createVolume(context, given, options)
@@ -116,35 +130,47 @@ async function untilServing(
     if (volume.primary !== null && volume.state !== 'creating') return volume
     if (terminal.nowMs() >= deadlineMs) {
       const name = fullName(volume)
-      throw new HoldfastError('HF_TIMEOUT', `${name} is created but does not serve in time: see holdfast status and holdfast volume inspect ${name}`)
+      throw new HoldfastError(
+        'HF_TIMEOUT',
+        `${name} is created but does not serve in time: see holdfast status and holdfast volume inspect ${name}`,
+      )
     }
     await terminal.sleep(POLL_MS)
   }
 }
 
 function addRemove(volume: Command, terminal: Terminal): void {
-  addClientOptions(volume.command('rm <name>').alias('remove').description('remove a volume and its data on every node'))
+  addClientOptions(
+    volume
+      .command('rm <name>')
+      .alias('remove')
+      .description('remove a volume and its data on every node'),
+  )
     .option('--namespace <ns>', NAMESPACE_HELP)
     .option('-y, --yes', 'do not ask')
-    .action(async (given: string, options: NamespaceOption & { yes?: boolean }, command: Command) => {
-      const { client, json } = clientContext(terminal, command)
-      const name = parseVolumeName(given, options.namespace)
-      if (terminal.interactive && options.yes !== true) {
-        const { size } = await client.volume(name)
-        const question = `remove ${fullName(name)} (${formatBytes(size)}) and all its data, for good? [y/N] `
-        const answer = (await terminal.ask(question)).trim().toLowerCase()
-        if (answer !== 'y' && answer !== 'yes') {
-          throw new HoldfastError('HF_CONFLICT', `${fullName(name)} is kept`)
+    .action(
+      async (given: string, options: NamespaceOption & { yes?: boolean }, command: Command) => {
+        const { client, json } = clientContext(terminal, command)
+        const name = parseVolumeName(given, options.namespace)
+        if (terminal.interactive && options.yes !== true) {
+          const { size } = await client.volume(name)
+          const question = `remove ${fullName(name)} (${formatBytes(size)}) and all its data, for good? [y/N] `
+          const answer = (await terminal.ask(question)).trim().toLowerCase()
+          if (answer !== 'y' && answer !== 'yes') {
+            throw new HoldfastError('HF_CONFLICT', `${fullName(name)} is kept`)
+          }
         }
-      }
-      await client.removeVolume(name)
-      if (json) printJson(terminal, { ...name, removed: true })
-      else terminal.out(`removed ${fullName(name)}\n`)
-    })
+        await client.removeVolume(name)
+        if (json) printJson(terminal, { ...name, removed: true })
+        else terminal.out(`removed ${fullName(name)}\n`)
+      },
+    )
 }
 
 function addMovePrimary(volume: Command, terminal: Terminal): void {
-  addClientOptions(volume.command('move-primary <name>').description('let another in-sync node serve a volume'))
+  addClientOptions(
+    volume.command('move-primary <name>').description('let another in-sync node serve a volume'),
+  )
     .option('--to <node>', 'the node (default: the best of the others)')
     .option('--namespace <ns>', NAMESPACE_HELP)
     .action(async (given: string, options: NamespaceOption & { to?: string }, command: Command) => {
@@ -193,8 +219,10 @@ function volumeDetails(volume: VolumeObject): string {
     const role = node === volume.primary ? 'primary' : 'secondary'
     const member = volume.local?.members.find((candidate) => candidate.node === node)
     const state = member?.state ?? (volume.inSync.includes(node) ? 'in-sync' : 'not in sync')
-    const lag = member === undefined || member.lagBytes === 0 ? '' : `${formatBytes(member.lagBytes)} behind`
-    const progress = member !== undefined && member.progress < 1 ? `${Math.floor(member.progress * 100)} %` : ''
+    const lag =
+      member === undefined || member.lagBytes === 0 ? '' : `${formatBytes(member.lagBytes)} behind`
+    const progress =
+      member !== undefined && member.progress < 1 ? `${Math.floor(member.progress * 100)} %` : ''
     return [node, role, state, [progress, lag].filter((part) => part !== '').join(', ')]
   })
   return `${fields}\n${formatTable(['REPLICA', 'ROLE', 'STATE', 'PROGRESS'], rows)}`

@@ -40,7 +40,12 @@ export async function startNbd(
 }
 
 function nbdMetrics(counters: NbdCounters): MetricFamily[] {
-  const metric = (type: 'counter' | 'gauge', name: string, help: string, value: number): MetricFamily => ({
+  const metric = (
+    type: 'counter' | 'gauge',
+    name: string,
+    help: string,
+    value: number,
+  ): MetricFamily => ({
     name: `holdfast_nbd_${name}`,
     help,
     type,
@@ -48,13 +53,43 @@ function nbdMetrics(counters: NbdCounters): MetricFamily[] {
   })
   return [
     metric('gauge', 'connections', 'NBD connections open now', counters.connections),
-    metric('counter', 'connections_total', 'NBD connections accepted', counters.connectionsAccepted),
-    metric('counter', 'connections_refused_total', 'NBD connections over the limit', counters.connectionsRefused),
-    metric('counter', 'handshake_timeouts_total', 'NBD clients that did not finish the handshake', counters.handshakeTimeouts),
+    metric(
+      'counter',
+      'connections_total',
+      'NBD connections accepted',
+      counters.connectionsAccepted,
+    ),
+    metric(
+      'counter',
+      'connections_refused_total',
+      'NBD connections over the limit',
+      counters.connectionsRefused,
+    ),
+    metric(
+      'counter',
+      'handshake_timeouts_total',
+      'NBD clients that did not finish the handshake',
+      counters.handshakeTimeouts,
+    ),
     metric('counter', 'requests_total', 'NBD requests answered', counters.requests),
-    metric('counter', 'request_errors_total', 'NBD requests answered with an error', counters.failedRequests),
+    metric(
+      'counter',
+      'request_errors_total',
+      'NBD requests answered with an error',
+      counters.failedRequests,
+    ),
     metric('counter', 'read_bytes_total', 'Bytes sent to NBD clients', counters.readBytes),
-    metric('counter', 'written_bytes_total', 'Bytes received from NBD clients', counters.writtenBytes),
-    metric('counter', 'stalls_total', 'Times a connection was held back by its limits', counters.stalls),
+    metric(
+      'counter',
+      'written_bytes_total',
+      'Bytes received from NBD clients',
+      counters.writtenBytes,
+    ),
+    metric(
+      'counter',
+      'stalls_total',
+      'Times a connection was held back by its limits',
+      counters.stalls,
+    ),
   ]
 }

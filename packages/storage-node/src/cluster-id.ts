@@ -1,5 +1,12 @@
 /** The cluster's name for itself, drawn by the first node that comes to an empty coordinator. */
-import { type Coordinator, type EventLog, HoldfastError, KEY_ROOT, type Random, type Scheduler } from '@holdfast/base'
+import {
+  type Coordinator,
+  type EventLog,
+  HoldfastError,
+  KEY_ROOT,
+  type Random,
+  type Scheduler,
+} from '@holdfast/base'
 
 export const CLUSTER_KEY = `${KEY_ROOT}cluster`
 const ID_DIGITS = 16
@@ -88,7 +95,11 @@ class Search {
   #retry(reason: string): void {
     const { events, scheduler } = this.#ports
     if (this.#attempts++ % REPORT_EVERY === 0) {
-      events.event('warn', 'waiting for the coordinator: check that it runs and --coordinator is right', { reason })
+      events.event(
+        'warn',
+        'waiting for the coordinator: check that it runs and --coordinator is right',
+        { reason },
+      )
     }
     scheduler.after(RETRY_MS, () => this.look())
   }
@@ -101,5 +112,8 @@ function parseRecord(value: string): ClusterRecord {
   } catch {
     // Said below.
   }
-  throw new HoldfastError('HF_DAMAGED', `the key ${CLUSTER_KEY} of the coordinator holds no cluster: is it another program's?`)
+  throw new HoldfastError(
+    'HF_DAMAGED',
+    `the key ${CLUSTER_KEY} of the coordinator holds no cluster: is it another program's?`,
+  )
 }

@@ -42,7 +42,8 @@ describe('readConfig', () => {
   })
 
   it('reads YAML and JSON, flags first', () => {
-    const yaml = 'name: b\ncoordinator: etcd://h1:2379,h2:2379\npeer: 10.0.0.1:7000\nlabels: {zone: 1, disk: ssd}\nlease-ttl: 2.5\n'
+    const yaml =
+      'name: b\ncoordinator: etcd://h1:2379,h2:2379\npeer: 10.0.0.1:7000\nlabels: {zone: 1, disk: ssd}\nlease-ttl: 2.5\n'
     const config = fromFile(yaml, { labels: { zone: 'x' }, 'log-level': 'debug' })
     expect(config).toMatchObject({
       name: 'b',
@@ -53,7 +54,10 @@ describe('readConfig', () => {
       leaseTtlMs: 2500,
       logLevel: 'debug',
     })
-    expect(fromFile('{"name": "c", "api": 80}', { name: 'd' })).toMatchObject({ name: 'd', api: { port: 80 } })
+    expect(fromFile('{"name": "c", "api": 80}', { name: 'd' })).toMatchObject({
+      name: 'd',
+      api: { port: 80 },
+    })
   })
 
   it('takes the token of the environment unless the file has one', () => {
@@ -81,11 +85,15 @@ describe('readConfig', () => {
   })
 
   it('says where in the file it is wrong', () => {
-    expect(() => fromFile('datadir: /x')).toThrow(/node\.yaml: datadir is not known: the settings are name, data-dir,/)
+    expect(() => fromFile('datadir: /x')).toThrow(
+      /node\.yaml: datadir is not known: the settings are name, data-dir,/,
+    )
     expect(() => fromFile('- a')).toThrow('it must be a map of settings')
     expect(() => fromFile('name: [')).toThrow('is neither YAML nor JSON')
     expect(() => fromFile('labels: {zone: [a]}')).toThrow('node.yaml: labels')
-    expect(() => readConfig({ flags: {}, file: join(folder, 'none'), defaults })).toThrow("can't be read")
+    expect(() => readConfig({ flags: {}, file: join(folder, 'none'), defaults })).toThrow(
+      "can't be read",
+    )
     expect(() => readConfig({ flags: {}, defaults })).toThrow('--data-dir DIR')
   })
 

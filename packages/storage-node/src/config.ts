@@ -41,16 +41,31 @@ const NAME = /^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$/
 /** YAML takes `zone: 1` for a number; people mean the text. */
 const text = z.union([z.string(), z.number(), z.boolean()], 'must be text').transform(String)
 const seconds = (min: number, max: number) =>
-  z.coerce.number('must be a number of seconds').min(min, `must be at least ${min} s`).max(max, `must be at most ${max} s`)
+  z.coerce
+    .number('must be a number of seconds')
+    .min(min, `must be at least ${min} s`)
+    .max(max, `must be at most ${max} s`)
 
 const settings = z.strictObject({
   name: text
-    .pipe(z.string().regex(NAME, "must be 1 to 63 letters, digits, '_', '.' or '-', beginning with a letter or digit").refine((name) => !name.includes('..'), "must not contain '..'"))
+    .pipe(
+      z
+        .string()
+        .regex(
+          NAME,
+          "must be 1 to 63 letters, digits, '_', '.' or '-', beginning with a letter or digit",
+        )
+        .refine((name) => !name.includes('..'), "must not contain '..'"),
+    )
     .optional(),
   'data-dir': z.string().min(1, 'must name a directory').optional(),
   coordinator: z.string().optional(),
   nbd: text.optional(),
-  'nbd-socket': z.string().min(1, 'must be a path').max(107, 'must be at most 107 characters: the system allows no longer socket paths').optional(),
+  'nbd-socket': z
+    .string()
+    .min(1, 'must be a path')
+    .max(107, 'must be at most 107 characters: the system allows no longer socket paths')
+    .optional(),
   api: text.optional(),
   peer: text.optional(),
   advertise: z.string().min(1, 'must be a host name or address').optional(),
@@ -113,7 +128,10 @@ export function readConfig(options: {
 /** `~/.local/share/holdfast`, or where XDG_DATA_HOME says. */
 export function defaultDataDir(env: Readonly<Record<string, string | undefined>>): string {
   const { XDG_DATA_HOME: data } = env
-  return join(data === undefined || data === '' ? join(homedir(), '.local', 'share') : data, 'holdfast')
+  return join(
+    data === undefined || data === '' ? join(homedir(), '.local', 'share') : data,
+    'holdfast',
+  )
 }
 
 function withoutUndefined(flags: Readonly<Record<string, unknown>>): Record<string, unknown> {
@@ -131,7 +149,9 @@ function check(value: unknown, place: (key: string) => string): z.output<typeof 
   }
   const message = issue?.message ?? 'is not right'
   const wrong = key === '' ? 'it must be a map of settings, such as "name: a"' : message
-  throw bad(`${place(key)}${key === '' ? '' : ' '}${wrong.startsWith('Invalid') ? `has a value of the wrong kind: ${wrong}` : wrong}`)
+  throw bad(
+    `${place(key)}${key === '' ? '' : ' '}${wrong.startsWith('Invalid') ? `has a value of the wrong kind: ${wrong}` : wrong}`,
+  )
 }
 
 function readFile(path: string): unknown {

@@ -24,7 +24,13 @@ it('is not kept by a process that has ended, whatever the file says', () => {
   const script = `require('fs').writeFileSync(3, '1\\n'); process.kill(process.pid, 'SIGKILL')`
   const path = join(folder, 'lock')
   writeFileSync(path, '')
-  const args = ['--nonblock', path, process.execPath, '-e', script.replace('3', JSON.stringify(path))]
+  const args = [
+    '--nonblock',
+    path,
+    process.execPath,
+    '-e',
+    script.replace('3', JSON.stringify(path)),
+  ]
   spawnSync('flock', args)
   // The id of a process that lives: the kernel's lock counts, not the text.
   expect(readFileSync(path, 'utf8')).toBe('1\n')
@@ -41,10 +47,14 @@ it('belongs to one node of one cluster', () => {
   claimDataDir(folder, { cluster: 'c1', node: 'a' })
   claimDataDir(folder, { cluster: 'c1', node: 'a' })
   expect(readIdentity(folder)).toEqual({ formatVersion: 1, cluster: 'c1', node: 'a' })
-  expect(() => claimDataDir(folder, { cluster: 'c1', node: 'b' })).toThrow('belongs to node a, not b: give --name a')
+  expect(() => claimDataDir(folder, { cluster: 'c1', node: 'b' })).toThrow(
+    'belongs to node a, not b: give --name a',
+  )
   expect(() => claimDataDir(folder, { cluster: 'c2', node: 'a' })).toThrow('belongs to cluster c1')
   for (const damaged of ['', '{}', 'null', '{"formatVersion":2,"cluster":"c1","node":"a"}']) {
     writeFileSync(join(folder, 'node.json'), damaged)
-    expect(() => claimDataDir(folder, { cluster: 'c1', node: 'a' })).toThrow('is damaged or of a later version')
+    expect(() => claimDataDir(folder, { cluster: 'c1', node: 'a' })).toThrow(
+      'is damaged or of a later version',
+    )
   }
 })

@@ -34,7 +34,12 @@ export function lockDataDir(path: string): DataDirLock {
     fd = openSync(join(path, 'lock'), 'a+', 0o600)
   } catch (error) {
     const { code = 'unknown' } = error as NodeJS.ErrnoException
-    throw new HoldfastError('HF_IO', `the data directory ${path} can't be used: ${code}`, {}, { cause: error })
+    throw new HoldfastError(
+      'HF_IO',
+      `the data directory ${path} can't be used: ${code}`,
+      {},
+      { cause: error },
+    )
   }
   const before = readFileSync(fd, 'utf8').trim()
   if (!tryLock(fd, before)) {

@@ -67,7 +67,8 @@ export class LateEngine implements ServedEngine {
       tombstones: () => this.#now().admin.tombstones(),
       createVolume: async (request) => this.#now().admin.createVolume(request),
       removeVolume: async (namespace, name) => this.#now().admin.removeVolume(namespace, name),
-      movePrimary: async (namespace, name, to) => this.#now().admin.movePrimary(namespace, name, to),
+      movePrimary: async (namespace, name, to) =>
+        this.#now().admin.movePrimary(namespace, name, to),
       setDraining: async (name, draining) => this.#now().admin.setDraining(name, draining),
       readiness: () =>
         this.#engine?.admin.readiness() ?? { ready: false, reason: 'the node is starting' },

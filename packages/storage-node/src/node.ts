@@ -1,7 +1,13 @@
 /** One node, put together. The order in which its parts start and stop is all that this file decides. */
 import { existsSync, readFileSync } from 'node:fs'
 import { type MetricFamily, startApi } from '@holdfast/api'
-import { type Coordinator, HoldfastError, incarnation, type Random, type Scheduler } from '@holdfast/base'
+import {
+  type Coordinator,
+  HoldfastError,
+  incarnation,
+  type Random,
+  type Scheduler,
+} from '@holdfast/base'
 import { nativeChecksum, openDisk } from '@holdfast/disk'
 import { createEngine, type Engine } from '@holdfast/engine'
 import { createPeerNetwork, type ListeningPeerNetwork } from '@holdfast/peer-link'
@@ -80,7 +86,8 @@ class Assembly implements StorageNode {
   }
 
   addresses(): NodeAddresses {
-    if (this.#addresses === undefined) throw new HoldfastError('HF_UNAVAILABLE', 'the node does not serve yet')
+    if (this.#addresses === undefined)
+      throw new HoldfastError('HF_UNAVAILABLE', 'the node does not serve yet')
     return this.#addresses
   }
 
@@ -107,7 +114,11 @@ class Assembly implements StorageNode {
     this.#stopIfClosed()
     const cluster = await this.#clusterId(coordinator)
     claimDataDir(config.dataDir, { cluster, node: config.name })
-    const self = { node: config.name, incarnation: incarnation(this.#random.hex(INCARNATION_DIGITS)), cluster }
+    const self = {
+      node: config.name,
+      incarnation: incarnation(this.#random.hex(INCARNATION_DIGITS)),
+      cluster,
+    }
     const network = await this.#openNetwork(self)
     this.#stopIfClosed()
     const api = await this.#openApi()
@@ -121,11 +132,16 @@ class Assembly implements StorageNode {
     }
     const engine = this.#createEngine({ ...self, ...ports }, network, coordinator)
     await this.#untilReady(engine)
-    this.#log.event('info', 'serving', { ...this.#addresses, cluster, incarnation: self.incarnation })
+    this.#log.event('info', 'serving', {
+      ...this.#addresses,
+      cluster,
+      incarnation: self.incarnation,
+    })
   }
 
   #stopIfClosed(): void {
-    if (this.#closed !== undefined) throw new HoldfastError('HF_UNAVAILABLE', 'stopped before it served')
+    if (this.#closed !== undefined)
+      throw new HoldfastError('HF_UNAVAILABLE', 'stopped before it served')
   }
 
   async #openCoordinator(): Promise<Coordinator> {
@@ -161,9 +177,13 @@ class Assembly implements StorageNode {
     return id
   }
 
-  async #openNetwork(self: Parameters<typeof createPeerNetwork>[0]['self']): Promise<ListeningPeerNetwork> {
+  async #openNetwork(
+    self: Parameters<typeof createPeerNetwork>[0]['self'],
+  ): Promise<ListeningPeerNetwork> {
     const { peer } = this.#config
-    const network = await listening('peer', peer, () => createPeerNetwork({ self, listen: peer, events: this.#log }))
+    const network = await listening('peer', peer, () =>
+      createPeerNetwork({ self, listen: peer, events: this.#log }),
+    )
     this.#opened.push(() => network.close())
     return network
   }
@@ -190,7 +210,13 @@ class Assembly implements StorageNode {
   }
 
   #createEngine(
-    self: { node: NodeConfig['name']; incarnation: ReturnType<typeof incarnation>; peerPort: number; apiPort: number; nbdPort: number },
+    self: {
+      node: NodeConfig['name']
+      incarnation: ReturnType<typeof incarnation>
+      peerPort: number
+      apiPort: number
+      nbdPort: number
+    },
     network: ListeningPeerNetwork,
     coordinator: Coordinator,
   ): Engine {
@@ -238,7 +264,11 @@ function readBootId(random: Random): string {
   return existsSync(BOOT_ID_PATH) ? readFileSync(BOOT_ID_PATH, 'utf8').trim() : random.hex(32)
 }
 
-async function listening<T>(flag: string, address: ListenAddress, open: () => Promise<T>): Promise<T> {
+async function listening<T>(
+  flag: string,
+  address: ListenAddress,
+  open: () => Promise<T>,
+): Promise<T> {
   try {
     return await open()
   } catch (error) {

@@ -100,7 +100,8 @@ function exitOnBugs(log: NodeLog): void {
 
 /** Nothing is saved: what the broken state would write is worth less than what the log has. */
 function endOnBug(log: NodeLog, error: unknown): never {
-  const what = error instanceof InvariantError ? 'an invariant is broken' : 'an error was not handled'
+  const what =
+    error instanceof InvariantError ? 'an invariant is broken' : 'an error was not handled'
   log.failure('error', `${what}: the process ends so that it can recover from its log`, error)
   process.exit(EXIT_BUG)
 }

@@ -44,5 +44,8 @@ const UINT48_COUNT = 2 ** 48
 export const cryptoRandom: Random = {
   // The range of randomInt is smaller by one than what the port allows.
   below: (bound) => (bound >= UINT48_COUNT ? randomBytes(6).readUIntBE(0, 6) : randomInt(bound)),
-  hex: (digits) => randomBytes(Math.ceil(digits / 2)).toString('hex').slice(0, digits),
+  hex: (digits) =>
+    randomBytes(Math.ceil(digits / 2))
+      .toString('hex')
+      .slice(0, digits),
 }

@@ -40,7 +40,13 @@ export class FakeCluster implements ClusterAdmin {
     for (const name of nodes) {
       const ports = { peerPort: 5710, apiPort: 5705, nbdPort: 10809 }
       const labels = { zone: name }
-      this.#nodes.set(name, { name: nodeId(name), host: '10.0.0.1', ...ports, labels, draining: false })
+      this.#nodes.set(name, {
+        name: nodeId(name),
+        host: '10.0.0.1',
+        ...ports,
+        labels,
+        draining: false,
+      })
     }
   }
 
@@ -69,7 +75,10 @@ export class FakeCluster implements ClusterAdmin {
   }
 
   readiness(): { readonly ready: boolean; readonly reason: string } {
-    return { ready: this.ready, reason: this.ready ? 'ready' : 'the coordinator has not been reached yet' }
+    return {
+      ready: this.ready,
+      reason: this.ready ? 'ready' : 'the coordinator has not been reached yet',
+    }
   }
 
   async createVolume(request: CreateVolume): Promise<VolumeView> {
@@ -77,7 +86,8 @@ export class FakeCluster implements ClusterAdmin {
     this.#failIfTold()
     const { namespace, name, sizeBytes, replicaCount, labels } = request
     const key = `${namespace}/${name}`
-    if (this.#volumes.has(key)) throw new HoldfastError('HF_CONFLICT', `volume ${name} exists already`)
+    if (this.#volumes.has(key))
+      throw new HoldfastError('HF_CONFLICT', `volume ${name} exists already`)
     const replicas = [...this.#nodes.values()].map((node) => node.name).slice(0, replicaCount)
     if (replicas.length < replicaCount) throw new HoldfastError('HF_TOO_FEW_NODES', 'too few nodes')
     const failureMode: FailureMode = request.failureMode ?? { kind: 'alwayson' }
@@ -97,7 +107,8 @@ export class FakeCluster implements ClusterAdmin {
       replicas,
     }
     this.#volumes.set(key, record)
-    if (this.looksUntilServing > 0) throw new HoldfastError('HF_TIMEOUT', `volume ${name} does not serve yet`)
+    if (this.looksUntilServing > 0)
+      throw new HoldfastError('HF_TIMEOUT', `volume ${name} does not serve yet`)
     return this.#view(record)
   }
 
@@ -157,7 +168,13 @@ export class FakeCluster implements ClusterAdmin {
 }
 
 function alive(name: NodeId): AliveRecord {
-  return { name, incarnation: incarnation('0123456789abcdef'), freeBytes: 5e9, totalBytes: 1e10, since: NOW }
+  return {
+    name,
+    incarnation: incarnation('0123456789abcdef'),
+    freeBytes: 5e9,
+    totalBytes: 1e10,
+    since: NOW,
+  }
 }
 
 function localView(record: VolumeRecord, primary: NodeId | undefined): LocalReplicaView {
@@ -171,14 +188,33 @@ function localView(record: VolumeRecord, primary: NodeId | undefined): LocalRepl
     mappedBlocks: 5,
     segmentCount: 1,
     logBytes: 4_194_304,
-    members: primary !== 'a' ? [] : others.map((node) => ({ node, state: 'in-sync', lagBytes: 8192, progress: 1 })),
+    members:
+      primary !== 'a'
+        ? []
+        : others.map((node) => ({ node, state: 'in-sync', lagBytes: 8192, progress: 1 })),
   }
 }
 
 export const fakeStatistics: EngineStatistics = {
   operations: [
-    { volume: 'default/data', operation: 'read', count: 3, bytes: 12_288, errors: 0, latencyBuckets: [1, 2, 0], latencySumSeconds: 0.5 },
-    { volume: 'default/other', operation: 'read', count: 2, bytes: 8192, errors: 1, latencyBuckets: [0, 1, 1], latencySumSeconds: 0.25 },
+    {
+      volume: 'default/data',
+      operation: 'read',
+      count: 3,
+      bytes: 12_288,
+      errors: 0,
+      latencyBuckets: [1, 2, 0],
+      latencySumSeconds: 0.5,
+    },
+    {
+      volume: 'default/other',
+      operation: 'read',
+      count: 2,
+      bytes: 8192,
+      errors: 1,
+      latencyBuckets: [0, 1, 1],
+      latencySumSeconds: 0.25,
+    },
   ],
   epochChanges: 4,
   relayedRequests: 5,
