@@ -241,6 +241,8 @@ export class Primary {
       const owes = member.required && member.mode !== 'away' && member.appendedLsn < this.#localAppended
       if (!owes) member.owesSince = undefined
       else member.owesSince ??= now
+      // What is durable everywhere moves on while a newcomer flushes: it is asked again.
+      member.flushAsked = false
       if (member.mode === 'live' && !member.required) this.#considerAdding(member, now)
     }
     if (this.#change !== undefined) {

@@ -212,8 +212,9 @@ export class SimClient {
     this.#loop()
   }
 
+  /** Nothing is unanswered, or the node that would answer is gone and with it the question. */
   get idle(): boolean {
-    return this.#busy.size === 0
+    return this.#busy.size === 0 || this.#life?.alive !== true
   }
 
   /** Reads every block once; `done` when all have answered. */

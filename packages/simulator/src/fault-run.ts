@@ -67,8 +67,8 @@ function fault(cluster: SimCluster): void {
       cluster.crash(victim)
       break
     case 2:
-      // Only where another copy that is in sync and up has what this one may lose.
-      if (down === 0 && inSyncCount(cluster) > 1) cluster.crashHost(victim)
+      // Only where another copy has what this one may lose, and none has lost anything lately.
+      if (down === 0 && inSyncCount(cluster) > 1 && cluster.healthy('v')) cluster.crashHost(victim)
       break
     case 3:
       for (const node of nodes) if (!node.life.alive && random.chance(0.7)) cluster.restart(node)
@@ -124,10 +124,10 @@ function calm(cluster: SimCluster, clients: readonly SimClient[]): void {
     if (!client.idle) violations.push('a request was never answered')
   }
   let left = clients.length
-  for (const client of clients) {
-    if (!client.connect()) violations.push('the export is gone')
-    client.readAll(() => left--)
+  if (!cluster.runUntil(HEAL_MS_MAX, () => clients.every((client) => client.connect()))) {
+    violations.push('the export is gone')
   }
+  for (const client of clients) client.readAll(() => left--)
   if (!cluster.runUntil(HEAL_MS_MAX, () => left === 0)) violations.push('a read was never answered')
   world.note('done')
 }
