@@ -152,7 +152,7 @@ export class SimCoordinatorStore {
     const lag = this.random.chance(0.05) ? this.random.between(1, 100) : this.random.between(0.1, 2)
     const at = Math.max(watcher.readyAt, this.world.now + lag)
     watcher.readyAt = at
-    this.world.schedule(at - this.world.now, watcher.client.life, () => {
+    this.world.scheduleAt(at, watcher.client.life, () => {
       if (!watcher.stopped) task()
     })
   }

@@ -148,7 +148,7 @@ export class SimNetwork {
         if (!connection.open || connection.stalled) return
         const at = Math.max(connection.readyAt[side], this.#world.now + this.#latency())
         connection.readyAt[side] = at
-        this.#world.schedule(at - this.#world.now, peer.life, () => {
+        this.#world.scheduleAt(at, peer.life, () => {
           const link = connection.links[other]
           if (!connection.open || connection.stalled || link === undefined) return
           connection.handlers[other]?.message(link, copy)

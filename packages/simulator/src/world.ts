@@ -74,9 +74,14 @@ export class World {
 
   /** Runs `task` after `delayMs` of virtual time, if `life` still lasts by then. */
   schedule(delayMs: number, life: Life | undefined, task: () => void): () => void {
+    return this.scheduleAt(this.now + Math.max(0, delayMs), life, task)
+  }
+
+  /** The same at an instant: what must keep its order is not put through a difference and a sum. */
+  scheduleAt(at: number, life: Life | undefined, task: () => void): () => void {
     let cancelled = false
     this.#push({
-      at: this.now + Math.max(0, delayMs),
+      at,
       sequence: this.#sequence++,
       life,
       task: () => {
