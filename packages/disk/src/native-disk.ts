@@ -7,9 +7,15 @@ import { diskError, diskErrorOrNone } from './disk-error.ts'
 import { native } from './native.ts'
 import { NativeFile } from './native-file.ts'
 
+const DOOMED = '.removed-'
+
 /** The tree below `root`, which is created if absent. */
 export function openDisk(root: string): Disk {
   mkdirSync(root, { recursive: true })
+  for (const name of readdirSync(root)) {
+    // Left by a process that ended in the middle of a removal.
+    if (name.startsWith(DOOMED)) rmSync(join(root, name), { recursive: true, force: true })
+  }
   return new NativeDisk(root)
 }
 
@@ -34,8 +40,16 @@ class NativeDisk implements Disk {
     }
   }
 
+  /** The name is gone at once; the space comes back from a thread, since freeing a large file takes long. */
   remove(path: string): void {
-    rmSync(this.#at(path), { recursive: true, force: true })
+    const doomed = join(this.#root, `${DOOMED}${process.pid}-${this.#temporary++}`)
+    try {
+      renameSync(this.#at(path), doomed)
+    } catch (error) {
+      if (diskError(error).kind === 'absent') return
+      throw error
+    }
+    rm(doomed, { recursive: true, force: true }).catch(() => {})
   }
 
   rename(from: string, to: string): void {
@@ -82,18 +96,11 @@ class NativeDisk implements Disk {
     const recycle = options.recycle === undefined ? undefined : this.#at(options.recycle)
     openFile(this.#at(path), options.createBytes, recycle).then(
       (fd) => {
-        const file = new NativeFile(fd)
-        if (options.createBytes === undefined) {
-          done(undefined, file)
-          return
-        }
-        this.syncDirectory(dirname(path), (error) => {
-          if (error === undefined) done(undefined, file)
-          else {
-            file.close()
-            done(error, undefined)
-          }
-        })
+        // A directory's fsync would wait for all that the filesystem has not written yet; the name need
+        // not outlive the host before the contents must.
+        const owed = options.createBytes !== undefined
+        const syncName = (then: DiskDone): void => this.syncDirectory(dirname(path), then)
+        done(undefined, new NativeFile(fd, owed ? syncName : undefined))
       },
       (error: unknown) => done(diskError(error), undefined),
     )

@@ -15,9 +15,12 @@ export class NativeFile implements DiskFile {
   /** Operations under way: the descriptor is closed after them. */
   #pending = 0
   #closing = false
+  /** Makes the file's name durable; undefined when that is done. Owed until the first `datasync`. */
+  #syncName: ((done: DiskDone) => void) | undefined
 
-  constructor(fd: number) {
+  constructor(fd: number, syncName?: ((done: DiskDone) => void) | undefined) {
     this.#fd = fd
+    this.#syncName = syncName
   }
 
   write(buffers: readonly Uint8Array[], position: number, done: DiskDone): boolean {
@@ -70,6 +73,19 @@ export class NativeFile implements DiskFile {
   }
 
   datasync(done: DiskDone): void {
+    const syncName = this.#syncName
+    if (syncName !== undefined) {
+      syncName((error) => {
+        if (error !== undefined) return done(error)
+        this.#syncName = undefined
+        return this.datasync(done)
+      })
+      return
+    }
+    if (this.#closing && this.#pending === 0) {
+      setImmediate(done, diskError(new Error('the file is closed')))
+      return
+    }
     this.#pending++
     native.datasync(this.#fd, (error) => this.#finished(done, error))
   }

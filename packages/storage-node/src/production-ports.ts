@@ -34,7 +34,7 @@ export function createScheduler(): Scheduler {
       return () => clearTimeout(timer)
     },
     soon(task) {
-      if (queue.push(task) === 1) setImmediate(drain)
+      if (queue.push(task) === 1) process.nextTick(drain)
     },
   }
 }

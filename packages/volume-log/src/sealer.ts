@@ -45,7 +45,10 @@ export class Sealer {
     const left = geometry.segmentBlocks - index
     const current = this.#room.ensure(segment, useReserve)
     if (current !== 'ready') return current
-    const ahead = Math.min(geometry.segmentBlocks >> 1, PAYLOAD_BLOCKS_MAX * 2)
+    // A volume that has filled a segment will fill the next: it is made ready at once, since allocating may
+    // wait for the filesystem's journal. A small volume stays small.
+    const half = Math.min(geometry.segmentBlocks >> 1, PAYLOAD_BLOCKS_MAX * 2)
+    const ahead = segment > 0 ? geometry.segmentBlocks : half
     if (blocks > left) return this.#room.ensure(segment + 1, useReserve)
     if (left <= ahead && index > 0) this.#room.ensure(segment + 1, useReserve)
     return 'ready'

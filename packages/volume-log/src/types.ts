@@ -30,7 +30,7 @@ export interface LogSettings {
 export const defaultSettings: LogSettings = {
   reserveBytes: 256 * 1024 * 1024,
   checkpointBytesMin: 256 * 1024 * 1024,
-  spareFilesMax: 2,
+  spareFilesMax: 8,
   compactionSlackSegments: 4,
   deadSegmentsMax: 8,
   cutKeepMs: 24 * 3600 * 1000,

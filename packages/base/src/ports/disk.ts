@@ -71,7 +71,7 @@ export interface Disk {
    * Opens a file for reading and writing. With `createBytes` it is created if absent and its space is
    * allocated, so that later writes inside can't run out of space; with `recycle` the file at that path is renamed
    * to `path` first and keeps its blocks (must have `createBytes` bytes, else it is resized).
-   * On `no-space` nothing is left behind. The name is durable when `done` says so.
+   * On `no-space` nothing is left behind. The name is durable once a `datasync` of the file has succeeded.
    */
   open(
     path: string,
