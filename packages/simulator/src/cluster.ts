@@ -189,11 +189,15 @@ export class SimCluster {
   }
 }
 
-/** One client on one node, with blocks of its own; one operation per block at a time. */
+/**
+ * One client on one node. It alone writes its blocks, one write per block at a time; it reads those of the others too,
+ * which is what shows a primary that serves although another was elected.
+ */
 export class SimClient {
   readonly #cluster: SimCluster
   readonly #volume: string
   readonly #blocks: readonly number[]
+  readonly #readable: readonly number[]
   readonly #random: SeededRandom
   readonly #pending = new Map<number, (error: number) => void>()
   readonly #busy = new Set<number>()
@@ -204,7 +208,13 @@ export class SimClient {
   operations = 0
   errors = 0
 
-  constructor(cluster: SimCluster, volume: string, blocks: readonly number[]) {
+  constructor(
+    cluster: SimCluster,
+    volume: string,
+    blocks: readonly number[],
+    readable: readonly number[] = blocks,
+  ) {
+    this.#readable = readable
     this.#cluster = cluster
     this.#volume = volume
     this.#blocks = blocks
@@ -269,8 +279,10 @@ export class SimClient {
     if (block === undefined) return
     this.operations++
     const kind = this.#random.fraction()
-    if (kind < 0.55) this.#write(block)
-    else if (kind < 0.9) this.#read(block, () => {})
+    const any = this.#readable[this.#random.below(this.#readable.length)] ?? block
+    if (kind < 0.5) this.#write(block)
+    else if (kind < 0.65) this.#read(block, () => {})
+    else if (kind < 0.9) this.#read(any, () => {})
     else this.#flush()
   }
 
@@ -295,9 +307,10 @@ export class SimClient {
     const { checker, violations } = this.#cluster
     const floor = checker.floor(block)
     const target = new Uint8Array(BLOCK)
-    this.#busy.add(block)
+    const own = !this.#busy.has(block)
+    if (own) this.#busy.add(block)
     const check = (error: number): void => {
-      this.#busy.delete(block)
+      if (own) this.#busy.delete(block)
       if (error !== 0) this.errors++
       else {
         const version = versionOf(target, block)

@@ -28,10 +28,10 @@ export function faultRun(options: FaultRunOptions): FaultRunResult {
   const { random, violations } = cluster
   const replicaCount = random.chance(0.6) ? 3 : 2
   cluster.createVolume('v', replicaCount, 64)
-  const clients = Array.from({ length: 1 + random.below(3) }, (_, client) => {
-    const blocks = Array.from({ length: 6 }, (_, index) => client * 8 + index)
-    return new SimClient(cluster, 'v', blocks)
-  })
+  const owned = Array.from({ length: 1 + random.below(3) }, (_, client) =>
+    Array.from({ length: 6 }, (_, index) => client * 8 + index),
+  )
+  const clients = owned.map((blocks) => new SimClient(cluster, 'v', blocks, owned.flat()))
   const end = cluster.world.now + chaosMs
   while (cluster.world.now < end && violations.length === 0) {
     cluster.run(random.between(20, 400))
