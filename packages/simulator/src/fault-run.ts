@@ -77,6 +77,10 @@ function fault(cluster: SimCluster): void {
       cluster.pause(victim, random.between(50, 2_500))
       break
     case 5: {
+      if (random.chance(0.4)) {
+        isolate(cluster, victim)
+        break
+      }
       const other = some()
       if (other === victim) break
       world.note(`${victim.name} and ${other.name} are cut`)
@@ -99,6 +103,18 @@ function fault(cluster: SimCluster): void {
       else mend(cluster)
       break
   }
+}
+
+/** A living host that nobody reaches: another is elected while its own clients still ask it. */
+function isolate(cluster: SimCluster, victim: SimNode): void {
+  cluster.world.note(`${victim.name} is alone`)
+  for (const { name } of cluster.nodes) {
+    if (name === victim.name) continue
+    cluster.network.cut(victim.name, name)
+    cluster.network.cut(name, victim.name)
+  }
+  cluster.coordinator.unreachableFrom.add(victim.name)
+  cluster.run(cluster.random.between(500, 4_000))
 }
 
 function mend(cluster: SimCluster): void {
