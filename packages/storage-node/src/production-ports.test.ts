@@ -1,7 +1,7 @@
 import { expect, it } from 'vitest'
 import { createScheduler, cryptoRandom, systemClock } from './production-ports.ts'
 
-it('runs what is due soon after the input of this turn, in order', async () => {
+it('runs what is due soon after the code that asked and before any later event, in order', async () => {
   const scheduler = createScheduler()
   const order: string[] = []
   await new Promise<void>((resolve) => {
@@ -10,15 +10,17 @@ it('runs what is due soon after the input of this turn, in order', async () => {
         order.push('first')
         scheduler.soon(() => {
           order.push('asked for meanwhile')
-          resolve()
         })
       })
       scheduler.soon(() => order.push('second'))
-      process.nextTick(() => order.push('tick'))
+      setImmediate(() => {
+        order.push('later event')
+        resolve()
+      })
       order.push('asking')
     })
   })
-  expect(order).toEqual(['asking', 'tick', 'first', 'second', 'asked for meanwhile'])
+  expect(order).toEqual(['asking', 'first', 'second', 'asked for meanwhile', 'later event'])
 })
 
 it('loses no task when one throws', async () => {
