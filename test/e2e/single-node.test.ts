@@ -71,7 +71,10 @@ describe('[I3] a single node under kill -9', () => {
       await node.start()
       const lines = [...flushed].map(([block, seen]) => `${block} ${seen.flushed} ${seen.newest}`)
       writeFileSync(state, lines.join('\n'))
-      const checked = await run('/usr/bin/python3', [script, node.uri('v'), 'check', state])
+      const check = ['/usr/bin/python3', [script, node.uri('v'), 'check', state]] as const
+      const checked = await run(...check).catch((error: Error) => {
+        throw new Error(`after kill ${kill + 1}: ${error.message}\n${node.log.slice(-3000)}`)
+      })
       expect(checked.stdout.trim()).toBe('wrong 0')
     }
     expect(version).toBeGreaterThan(kills * 50)

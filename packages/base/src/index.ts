@@ -1,5 +1,6 @@
 export type * from './admin.ts'
 export * from './assert.ts'
+export * from './bytes.ts'
 export * from './errors.ts'
 export * from './numbers.ts'
 export * from './records.ts'

@@ -72,7 +72,9 @@ class NativeDisk implements Disk {
 
   readWhole(path: string): Uint8Array | undefined {
     try {
-      return readFileSync(this.#at(path))
+      // Not as a Buffer: what pure code knows as Uint8Array must behave like one (`slice` copies).
+      const { buffer, byteOffset, length } = readFileSync(this.#at(path))
+      return new Uint8Array(buffer, byteOffset, length)
     } catch (error) {
       if (diskError(error).kind === 'absent') return undefined
       throw error

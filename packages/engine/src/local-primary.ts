@@ -14,6 +14,7 @@ import {
   type BlockStatusExtent,
   BLOCK_BYTES,
   BLOCK_SHIFT,
+  copyBytes,
   type Errno,
   errno,
   type Instant,
@@ -194,20 +195,20 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
     fua: boolean,
   ): void {
     if (this.#blockedBy !== 'nothing' || this.#closed) {
-      const payload = source.slice(sourceStart, sourceStart + length)
+      const payload = copyBytes(source, sourceStart, sourceStart + length)
       this.#wait({ kind: 'write', sink, seq, offset, length, fua, payload })
       this.unreserve(source)
       return
     }
     const applied = this.log.isApplied(sink.session, seq)
     if (applied !== undefined) {
-      const payload = source.slice(sourceStart, sourceStart + length)
+      const payload = copyBytes(source, sourceStart, sourceStart + length)
       this.unreserve(source)
       this.#answerLater({ lsn: applied, sink, seq, fua, payload })
       return
     }
     if (((offset | length) & (BLOCK_BYTES - 1)) !== 0) {
-      this.#writeUnaligned(sink, seq, offset, source.slice(sourceStart, sourceStart + length), fua)
+      this.#writeUnaligned(sink, seq, offset, copyBytes(source, sourceStart, sourceStart + length), fua)
       return
     }
     const startedAt = this.#context.clock.now()
@@ -219,7 +220,7 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
     }
     const batch = this.#room(1, blockCount)
     if (batch === undefined) {
-      const payload = source.slice(sourceStart, sourceStart + length)
+      const payload = copyBytes(source, sourceStart, sourceStart + length)
       this.#wait({ kind: 'write', sink, seq, offset, length, fua, payload })
       return
     }
@@ -474,7 +475,7 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
     const length = blockCount * BLOCK_BYTES
     this.#sealTurnBatch()
     if (!this.#mayAppend(blockCount)) {
-      const payload = source.slice(sourceStart, sourceStart + length)
+      const payload = copyBytes(source, sourceStart, sourceStart + length)
       this.unreserve(source)
       const offset = logicalBlock * BLOCK_BYTES
       this.#wait({ kind: 'write', sink, seq, offset, length, fua, payload })
@@ -881,5 +882,5 @@ function returnRequests(batch: Batch, requests: BatchRequests): void {
 function payloadOf(batch: Batch, requests: BatchRequests, at: number): Uint8Array | undefined {
   const start = requests.payloadStarts[at] as number
   const length = requests.lengths[at] as number
-  return requests.originals.get(at) ?? (start < 0 ? undefined : batch.buffer.slice(start, start + length))
+  return requests.originals.get(at) ?? (start < 0 ? undefined : copyBytes(batch.buffer, start, start + length))
 }

@@ -3,7 +3,7 @@
  *
  * The asking end keeps every write's payload until it is answered, so that nothing is lost with the link.
  */
-import { type BlockStatusExtent, type Epoch, type Errno, errno, type SessionId, type VolumeId } from '@holdfast/base'
+import { type BlockStatusExtent, copyBytes, type Epoch, type Errno, errno, type SessionId, type VolumeId } from '@holdfast/base'
 import type { PieceSink, VolumeTarget } from '@holdfast/frontend'
 import type {
   ReadReplyMessage,
@@ -75,7 +75,7 @@ export class RelayTarget implements VolumeTarget {
     fua: boolean,
   ): void {
     const whole = sourceStart === 0 && length === source.length && length >= 64 * 1024
-    const payload = whole ? source : source.slice(sourceStart, sourceStart + length)
+    const payload = whole ? source : copyBytes(source, sourceStart, sourceStart + length)
     const piece = { sink, payload, target: undefined, targetOffset: 0 }
     this.#send(sink, seq, 'write', offset, length, fua, [payload], piece)
   }

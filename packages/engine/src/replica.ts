@@ -103,7 +103,11 @@ export class Replica {
       if (report !== undefined && report.damage.length > 0) {
         events.event('error', 'damage found while opening the log', {
           volume: record.id,
-          ranges: report.damage.length,
+          ranges: report.damage
+            .map(({ kind, lsn, blockCount }) => `${kind} ${lsn}+${blockCount}`)
+            .slice(0, 20)
+            .join(', '),
+          checkpoint: report.checkpointLsn,
         })
       }
       this.#setRole({ kind: 'idle' })

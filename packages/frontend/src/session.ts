@@ -10,6 +10,7 @@ import {
   assert,
   type BlockStatusExtent,
   type Completion,
+  copyBytes,
   type Errno,
   type ExportInfo,
   type ExportSession,
@@ -150,7 +151,7 @@ export class FrontendSession implements ExportSession, PieceSink {
       this.#writePiece(token, offset, source, sourceStart, length, fua)
       return
     }
-    const payload = source.slice(sourceStart, sourceStart + length)
+    const payload = copyBytes(source, sourceStart, sourceStart + length)
     this.#splitUp(token, length, (at, size) =>
       this.#writePiece(token, offset + at, payload, at, size, fua),
     )
@@ -313,7 +314,7 @@ export class FrontendSession implements ExportSession, PieceSink {
     if (target !== undefined) {
       target.write(this, piece.seq, offset, source, start, length, fua)
     } else {
-      piece.buffer = source.slice(start, start + length)
+      piece.buffer = copyBytes(source, start, start + length)
       piece.bufferOffset = 0
       piece.waiting = true
     }

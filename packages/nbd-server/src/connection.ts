@@ -6,6 +6,7 @@
  * replies they gather in the reply queue, whose size stops the reading (backpressure).
  */
 import type { Socket } from 'node:net'
+import { copyBytes } from '@holdfast/base'
 import type { Errno, ExportCatalog } from '@holdfast/base'
 import {
   type Agreement,
@@ -152,7 +153,7 @@ export class Connection implements ByteSink, TransmissionHost {
       return
     }
     if (taken < end) {
-      this.#stash = buffer.slice(taken, end)
+      this.#stash = copyBytes(buffer, taken, end)
       this.#pause()
     }
     this.#flush()

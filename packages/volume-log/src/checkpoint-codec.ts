@@ -6,7 +6,7 @@
  * count, epoch count, session count, page count, mapped blocks, head bytes; then slots (segment number
  * or 2^53 - 1), epochs (epoch, first LSN), sessions (id, count, numbers), page numbers.
  */
-import { BLOCK_BYTES } from '@holdfast/base'
+import { BLOCK_BYTES, copyBytes } from '@holdfast/base'
 import type { Checksum, Epoch, Lsn } from '@holdfast/base'
 import type { SessionEntry } from './dedupe.ts'
 import type { EpochStart } from './types.ts'
@@ -96,7 +96,7 @@ export function encodeTrailer(crc: number, bytesBefore: number): Uint8Array {
 export function decodeCheckpoint(source: Uint8Array, checksum: Checksum): Checkpoint | undefined {
   const size = source.length
   if (size < 2 * BLOCK_BYTES || size % BLOCK_BYTES !== 0) return undefined
-  const bytes = source.byteOffset % 8 === 0 ? source : source.slice()
+  const bytes = source.byteOffset % 8 === 0 ? source : copyBytes(source)
   const view = new DataView(bytes.buffer, bytes.byteOffset, size)
   const body = size - BLOCK_BYTES
   const u64 = (at: number): number => view.getUint32(at, true) + view.getUint32(at + 4, true) * 2 ** 32
@@ -138,7 +138,7 @@ function decodeBody(bytes: Uint8Array, u64: (at: number) => number): Checkpoint 
     bytes: bytes.length,
     page(i: number): Uint32Array {
       const start = headBytes + i * BLOCK_BYTES
-      return new Uint32Array(bytes.slice(start, start + BLOCK_BYTES).buffer)
+      return new Uint32Array(copyBytes(bytes, start, start + BLOCK_BYTES).buffer)
     },
   }
 }
