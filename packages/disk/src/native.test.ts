@@ -1,0 +1,99 @@
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import type { Disk, DiskFile } from '@holdfast/base'
+import fc from 'fast-check'
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { nativeChecksum, openDisk } from './index.ts'
+import { native } from './native.ts'
+
+let folder: string
+let disk: Disk
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), 'holdfast-disk-'))
+  disk = openDisk(folder)
+})
+afterEach(() => {
+  rmSync(folder, { recursive: true, force: true })
+})
+
+const open = (path: string, createBytes?: number): Promise<DiskFile> =>
+  new Promise((resolve, reject) => {
+    const options = createBytes === undefined ? {} : { createBytes }
+    disk.open(path, options, (error, file) => (file === undefined ? reject(error) : resolve(file)))
+  })
+const pattern = (length: number, seed: number): Uint8Array =>
+  Uint8Array.from({ length }, (_, i) => (i * 31 + seed) & 0xff)
+
+describe('files', () => {
+  it.each([8192, 1024 * 1024])('read back what was written, %i bytes', async (length) => {
+    const file = await open('x', 4 * 1024 * 1024)
+    const bytes = pattern(length, 7)
+    await new Promise<void>((resolve, reject) => {
+      if (file.write([bytes.subarray(0, 100), bytes.subarray(100)], 4096, (e) => (e ? reject(e) : resolve()))) resolve()
+    })
+    const crcs = new Uint32Array(length / 4096)
+    nativeChecksum.crc32cBlocks(bytes, 0, crcs.length, crcs, 0)
+    const target = new Uint8Array(length)
+    expect(file.tryReadVerified(target, 0, crcs.length, 4096, crcs, 0)).toBe(crcs.length)
+    expect(target).toEqual(bytes)
+    crcs[1] = (crcs[1] ?? 0) ^ 1
+    expect(file.tryReadVerified(target, 0, crcs.length, 4096, crcs, 0)).toBe(1)
+    await new Promise<void>((resolve, reject) => file.datasync((e) => (e ? reject(e) : resolve())))
+    file.close()
+  })
+
+  it('say that a read behind the end failed, and that a file is absent', async () => {
+    const file = await open('x', 4096)
+    const target = new Uint8Array(8192)
+    const error = await new Promise((resolve) => file.read(target, 0, 8192, 0, resolve))
+    expect(error).toMatchObject({ kind: 'io' })
+    file.close()
+    await expect(open('absent')).rejects.toMatchObject({ kind: 'absent' })
+  })
+
+  it('are plain arrays when read as a whole, whose slice is a copy', async () => {
+    await new Promise<void>((resolve) => disk.writeAtomic('meta', [pattern(100, 1)], () => resolve()))
+    const whole = disk.readWhole('meta')
+    expect(whole).toEqual(pattern(100, 1))
+    const copy = whole?.slice(0, 10)
+    whole?.fill(0)
+    expect(copy).toEqual(pattern(10, 1))
+  })
+})
+
+describe('CRC32C', () => {
+  it('gives the check value of the catalogue and continues from a seed', () => {
+    const text = new TextEncoder().encode('123456789')
+    expect(nativeChecksum.crc32c(text, 0, 9, 0)).toBe(0xe3069283)
+    expect(nativeChecksum.crc32c(text, 4, 9, nativeChecksum.crc32c(text, 0, 4, 0))).toBe(0xe3069283)
+  })
+})
+
+describe('the addon', () => {
+  it('throws a TypeError or RangeError for bad arguments and never ends the process', () => {
+    const odd = fc.oneof(
+      fc.constantFrom(undefined, null, Number.NaN, -1, 1.5, 2 ** 53, 2 ** 31, 'x', {}, [], true),
+      fc.constantFrom(new Uint8Array(3), new Uint32Array(2), new Float64Array(4), new ArrayBuffer(8)),
+      fc.constantFrom([new Uint8Array(2), 5], [undefined], 10_000, () => {}),
+    )
+    const functions = Object.entries(native).filter(([, value]) => typeof value === 'function')
+    expect(functions.length).toBe(10)
+    let refused = 0
+    fc.assert(
+      fc.property(fc.constantFrom(...functions), fc.array(odd, { maxLength: 8 }), ([name, call], args) => {
+        // A descriptor that is certainly not open, so that even good arguments touch nothing.
+        const withFd = name.startsWith('crc32c') ? args : [1_000_000, ...args]
+        try {
+          ;(call as (...all: unknown[]) => unknown)(...withFd)
+        } catch (error) {
+          refused++
+          const system = error instanceof Error && 'code' in error && error.code === 'EBADF'
+          expect(error instanceof TypeError || error instanceof RangeError || system).toBe(true)
+        }
+      }),
+      { numRuns: 5_000 },
+    )
+    expect(refused).toBeGreaterThan(4_000)
+  })
+})
