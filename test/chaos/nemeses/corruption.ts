@@ -1,0 +1,95 @@
+/** Bits that change on a disk: in sealed segments under a living node, and in the tail of one that was killed. */
+import type { StorageHost } from '../hosts.ts'
+import { type BlockOnDisk, flip, holds, newestHeader, sealedContents } from '../segment-files.ts'
+import { sleep } from '../util.ts'
+import type { BlocksWorkload } from '../workloads/blocks.ts'
+import type { Fault, Nemesis, NemesisContext } from './nemesis.ts'
+
+const DAMAGED_BLOCKS = 8
+
+function blocksOf({ blocks }: NemesisContext): BlocksWorkload {
+  if (blocks === undefined) throw new Error('this nemesis needs the workload blocks')
+  return blocks
+}
+
+/** Blocks that a reader would get from there now: the newest version is acknowledged, and lies in a sealed segment. */
+async function mapped(context: NemesisContext, host: StorageHost): Promise<BlockOnDisk[]> {
+  const { history } = blocksOf(context)
+  const onDisk = await sealedContents(host)
+  const current = onDisk.filter(({ block, version }) => history.settledVersion(block) === version)
+  const chosen: BlockOnDisk[] = []
+  while (chosen.length < DAMAGED_BLOCKS && current.length > 0) {
+    chosen.push(...current.splice(context.dice.below(current.length), 1))
+  }
+  return chosen
+}
+
+export const corruptPrimary: Nemesis = {
+  name: 'corrupt-sealed-primary',
+  needs: 'blocks',
+  async plan(context) {
+    const victim = await context.cluster.primaryOf('blocks')
+    return damaged(context, victim, async () => {})
+  },
+}
+
+export const corruptSecondary: Nemesis = {
+  name: 'corrupt-sealed-secondary',
+  needs: 'blocks',
+  async plan(context) {
+    const primary = await context.cluster.primaryOf('blocks')
+    const victim = context.dice.pick(context.cluster.others(primary))
+    // What a secondary's damage is worth shows when it becomes the primary.
+    return damaged(context, victim, () => context.cluster.movePrimary('blocks', victim))
+  },
+}
+
+function damaged(context: NemesisContext, victim: StorageHost, before: () => Promise<void>): Fault {
+  const { journal } = context
+  return {
+    hit: [],
+    detail: `bytes in sealed segments of ${victim.name} change; then they are read`,
+    holdMs: 2000,
+    async start() {
+      const chosen = await mapped(context, victim)
+      for (const { file, offset } of chosen) await flip(file, offset)
+      if (chosen.length === 0) journal.note('no mapped block was found in a sealed segment')
+      await sleep(1000)
+      await before()
+      await blocksOf(context).read(chosen.map(({ block }) => block))
+      await sleep(1000)
+      const whole = await Promise.all(chosen.map((one) => holds(one).catch(() => undefined)))
+      const count = (wanted: boolean | undefined): number => whole.filter((one) => one === wanted).length
+      const gone = count(undefined) > 0 ? `, ${count(undefined)} in files that are gone` : ''
+      journal.note(`${chosen.length} blocks damaged and read: ${count(true)} repaired on disk, ${count(false)} not${gone}`)
+    },
+    async stop() {},
+  }
+}
+
+export const corruptTail: Nemesis = {
+  name: 'corrupt-tail',
+  needs: 'blocks',
+  async plan(context): Promise<Fault> {
+    const { cluster, dice, journal } = context
+    const victim = dice.pick(cluster.hosts)
+    return {
+      hit: [victim],
+      detail: `kill -9 of ${victim.name}, the last written bytes of its log change, it starts again`,
+      holdMs: 3000,
+      async start() {
+        await victim.program.stop('SIGKILL')
+        const header = await newestHeader(victim)
+        if (header === undefined) throw new Error(`no batch was found in the log of ${victim.name}`)
+        // The header itself or the payload behind it.
+        const behind = dice.below(2) * 4096
+        await flip(header.file, header.offset + behind)
+        journal.note(`LSN ${header.lsn}: ${behind === 0 ? 'header' : 'payload'} damaged`)
+        await victim.start()
+      },
+      async stop() {
+        if (!victim.program.running) await victim.start()
+      },
+    }
+  },
+}
