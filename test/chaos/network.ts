@@ -76,13 +76,15 @@ export class Network {
     await sh('nsenter', [...enter(place), 'nft', 'delete', 'table', 'ip', TABLE])
   }
 
-  /** Everything that leaves the host goes at this rate, with a queue of that length: a slow, congested link. */
+  /** In both directions this rate, with a queue of that length: a slow, congested link. */
   async slow(place: Place, rate: string, queueMs: number): Promise<void> {
-    const shape = ['tbf', 'rate', rate, 'burst', '16kb', 'latency', `${queueMs}ms`]
-    await sh('nsenter', [...enter(place), 'tc', 'qdisc', 'add', 'dev', 'eth0', 'root', ...shape])
+    const shape = ['root', 'tbf', 'rate', rate, 'burst', '16kb', 'latency', `${queueMs}ms`]
+    await sh('nsenter', [...enter(place), 'tc', 'qdisc', 'add', 'dev', 'eth0', ...shape])
+    await sh('tc', ['qdisc', 'add', 'dev', place.name, ...shape])
   }
 
   async fast(place: Place): Promise<void> {
+    await sh('tc', ['qdisc', 'del', 'dev', place.name, 'root'])
     await sh('nsenter', [...enter(place), 'tc', 'qdisc', 'del', 'dev', 'eth0', 'root'])
   }
 

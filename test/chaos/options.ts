@@ -14,6 +14,8 @@ export interface Options {
   readonly workloads: readonly WorkloadName[]
   /** Each nemesis once, then the end, whatever the minutes. */
   readonly once: boolean
+  /** Faults that last, last at least so many seconds. */
+  readonly hold: number
   readonly loopback: boolean
   readonly keep: boolean
   readonly program: string
@@ -27,6 +29,7 @@ export const USAGE = `usage: npm run chaos -- [options]
   --out DIR            where the report goes (default test/chaos/results/<time>)
   --nodes N            storage hosts (default 3)
   --workloads a,b      of ${WORKLOAD_NAMES.join(', ')} (default: all)
+  --hold N             faults that last, last at least N seconds
   --loopback           no namespaces, even as root
   --keep               keep the data of the nodes in the out folder after a violation
   --program FILE       the holdfast program (default: this checkout's)
@@ -43,6 +46,7 @@ export function readOptions(args: readonly string[]): Options & { readonly list:
       seed: { type: 'string' },
       out: { type: 'string' },
       nodes: { type: 'string', default: '3' },
+      hold: { type: 'string', default: '0' },
       workloads: { type: 'string', default: WORKLOAD_NAMES.join(',') },
       program: { type: 'string' },
       once: { type: 'boolean', default: false },
@@ -52,7 +56,7 @@ export function readOptions(args: readonly string[]): Options & { readonly list:
       help: { type: 'boolean', default: false },
     },
   })
-  const number = (name: 'minutes' | 'nodes', least: number): number => {
+  const number = (name: 'minutes' | 'nodes' | 'hold', least: number): number => {
     const value = Number(values[name])
     if (!(value >= least)) throw new Error(`--${name} must be a number from ${least}: ${values[name]}`)
     return value
@@ -69,6 +73,7 @@ export function readOptions(args: readonly string[]): Options & { readonly list:
     nodes: number('nodes', 3),
     workloads: list(values.workloads).map(workloadName),
     once: values.once,
+    hold: number('hold', 0),
     loopback: values.loopback,
     keep: values.keep,
     program: values.program ?? new URL('../../packages/cli/bin/holdfast.js', import.meta.url).pathname,

@@ -25,6 +25,8 @@ export class Program {
   #log: WriteStream | undefined
   #output = ''
   #stopping = false
+  /** Times that it was started. */
+  lives = 0
 
   constructor(options: ProgramOptions) {
     this.#options = options
@@ -46,6 +48,7 @@ export class Program {
     this.#child = child
     this.#output = ''
     this.#stopping = false
+    this.lives++
     running.add(child)
     for (const stream of [child.stdout, child.stderr]) stream.pipe(this.#log, { end: false })
     child.stdout.on('data', (text: Buffer) => {

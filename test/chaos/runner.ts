@@ -7,6 +7,8 @@ import type { Fault, Nemesis, NemesisContext } from './nemeses/nemesis.ts'
 import type { Options } from './options.ts'
 import { Dice, message, sleep } from './util.ts'
 import { BlocksWorkload } from './workloads/blocks.ts'
+import { MountedWorkload } from './workloads/mounted.ts'
+import { filesProgram, ledgerProgram } from './workloads/programs.ts'
 import type { Workload } from './workloads/workload.ts'
 
 const QUIET_MS = 3000
@@ -62,10 +64,13 @@ export class Run {
   async #startWorkloads(cluster: Cluster): Promise<void> {
     const { seed, folder, workloads } = this.#options
     const context = { cluster, journal: this.journal, dice: this.#dice, seed, folder }
-    const makers = { blocks: () => new BlocksWorkload(context), ext4: undefined, sqlite: undefined }
+    const makers = {
+      blocks: () => new BlocksWorkload(context),
+      ext4: () => new MountedWorkload(context, filesProgram()),
+      sqlite: () => new MountedWorkload(context, ledgerProgram()),
+    }
     for (const name of workloads) {
-      const workload = makers[name]?.()
-      if (workload === undefined) continue
+      const workload: Workload = makers[name]()
       this.#workloads.push(workload)
       await workload.start()
     }
@@ -101,7 +106,7 @@ export class Run {
     this.#fault = fault
     try {
       await fault.start()
-      await sleep(fault.holdMs)
+      if (fault.holdMs > 0) await sleep(Math.max(fault.holdMs, this.#options.hold * 1000))
     } catch (error) {
       journal.violation(`during ${nemesis.name}: ${message(error)}`)
     }

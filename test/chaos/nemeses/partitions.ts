@@ -134,7 +134,7 @@ export const slowLink: Nemesis = {
     const network = networkOf(context)
     return {
       hit: [victim],
-      detail: `${what} sends at 4 Mbit/s at most, through a queue of 300 ms`,
+      detail: `${what} sends and gets 4 Mbit/s at most, through queues of 300 ms`,
       holdMs: HOLD_MS,
       start: () => network.slow(victim.place, '4mbit', 300),
       stop: () => network.fast(victim.place),
