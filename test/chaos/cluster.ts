@@ -130,11 +130,11 @@ export class Cluster {
     return undefined
   }
 
-  /** Resolves with undefined when whole, with the reason when it is not after `ms`. */
-  async whole(ms: number): Promise<string | undefined> {
+  /** Resolves with undefined when whole (and `also` finds nothing), with the reason when it is not after `ms`. */
+  async whole(ms: number, also: () => string | undefined = () => undefined): Promise<string | undefined> {
     const end = performance.now() + ms
     for (;;) {
-      const problem = await this.unhealthy()
+      const problem = (await this.unhealthy()) ?? also()
       if (problem === undefined || performance.now() > end) return problem
       await sleep(100)
     }

@@ -54,10 +54,15 @@ export class Stream {
   }
 
   beginFault(nowSeconds: number): void {
-    if (this.#lastAt !== undefined) this.#lastAt = Math.max(this.#lastAt, nowSeconds - 0.5)
+    // One that is about to begin is waiting too.
+    this.#lastAt = Math.max(this.#lastAt ?? 0, nowSeconds - 0.5)
     this.#longest = 0
     this.#hit = false
     this.#look()
+  }
+
+  answeredSince(seconds: number): boolean {
+    return this.#lastAt !== undefined && this.#lastAt > seconds
   }
 
   pause(nowSeconds: number): { readonly ms: number; readonly hit: boolean } {
@@ -79,6 +84,7 @@ export class Journal {
   readonly #timeline: string
   #fault: FaultRecord | undefined
   #allowed: ((errno: number) => boolean) | undefined
+  #permitted = 0
 
   constructor(out: string) {
     this.#timeline = join(out, 'timeline.txt')
@@ -136,7 +142,7 @@ export class Journal {
 
   /** An error reply; it is right only while a fault permits it. */
   errorReply(workload: string, errno: number, what: string): void {
-    if (this.#allowed?.(errno) === true) this.#fault?.notes.push(`${workload}: errno ${errno} for ${what}`)
+    if (this.#allowed?.(errno) === true) this.#permitted++
     else this.violation(`${workload}: ${what} was answered by errno ${errno}`)
   }
 
@@ -156,6 +162,13 @@ export class Journal {
     this.hitHosts = new Set([...this.hitHosts, host])
   }
 
+  /** Clients without an answer since then. */
+  stuckSince(seconds: number): string | undefined {
+    const stuck = this.streams.filter((stream) => !stream.answeredSince(seconds))
+    if (stuck.length === 0) return undefined
+    return `no answer to ${stuck.map(({ workload, name, host }) => `${workload} ${name} at ${host}`).join(', ')}`
+  }
+
   /** Takes the pauses; to be called when the cluster is whole again, or will not be. */
   measure(): void {
     const fault = this.#fault
@@ -169,6 +182,8 @@ export class Journal {
   }
 
   endFault(): void {
+    if (this.#permitted > 0) this.note(`${this.#permitted} error replies, as permitted`)
+    this.#permitted = 0
     this.#fault = undefined
     this.#allowed = undefined
     this.hitHosts = new Set()

@@ -15,8 +15,13 @@ export function runFolder(): string | undefined {
   return process.env[INSIDE]
 }
 
-/** Starts the run as another process, with the same arguments, and resolves with its exit code. */
-export async function launch(script: string, args: readonly string[], namespaces: boolean): Promise<number> {
+/** Starts the run as another process, with the same arguments, and resolves with its exit code. `keep`: its data, when it fails. */
+export async function launch(
+  script: string,
+  args: readonly string[],
+  namespaces: boolean,
+  keep: boolean,
+): Promise<number> {
   const folder = mkdtempSync(join(tmpdir(), 'holdfast-chaos-'))
   const command = [process.execPath, ...process.execArgv, script, ...args]
   if (namespaces) command.unshift('unshare', '--fork', '--kill-child', ...OWN_NAMESPACES)
@@ -40,6 +45,7 @@ export async function launch(script: string, args: readonly string[], namespaces
   })
   process.off('SIGINT', stop)
   process.off('SIGTERM', stop)
-  rmSync(folder, { recursive: true, force: true, maxRetries: 5 })
+  if (keep && code !== 0) process.stdout.write(`kept: ${folder}\n`)
+  else rmSync(folder, { recursive: true, force: true, maxRetries: 5 })
   return code
 }

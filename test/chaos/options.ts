@@ -31,7 +31,7 @@ export const USAGE = `usage: npm run chaos -- [options]
   --workloads a,b      of ${WORKLOAD_NAMES.join(', ')} (default: all)
   --hold N             faults that last, last at least N seconds
   --loopback           no namespaces, even as root
-  --keep               keep the data of the nodes in the out folder after a violation
+  --keep               keep the data of the nodes after a violation, and say where
   --program FILE       the holdfast program (default: this checkout's)
   --list               names the nemeses
 `

@@ -62,8 +62,8 @@ export class Run {
   }
 
   async #startWorkloads(cluster: Cluster): Promise<void> {
-    const { seed, folder, workloads } = this.#options
-    const context = { cluster, journal: this.journal, dice: this.#dice, seed, folder }
+    const { seed, folder, workloads, out } = this.#options
+    const context = { cluster, journal: this.journal, dice: this.#dice, seed, folder, logs: join(out, 'logs') }
     const makers = {
       blocks: () => new BlocksWorkload(context),
       ext4: () => new MountedWorkload(context, filesProgram()),
@@ -112,7 +112,7 @@ export class Run {
     }
     await this.#end(fault, nemesis.name)
     record.endedAt = journal.now
-    const problem = await cluster.whole(WHOLE_WITHIN_MS)
+    const problem = await cluster.whole(WHOLE_WITHIN_MS, () => journal.stuckSince(record.endedAt))
     if (problem === undefined) {
       record.wholeAt = journal.now
       journal.say(`  full redundancy after ${(record.wholeAt - record.endedAt).toFixed(1)} s`)
@@ -126,6 +126,7 @@ export class Run {
     })
     journal.say(`  longest pause: ${pauses.join(', ')}`)
     journal.endFault()
+    await sleep(QUIET_MS)
   }
 
   async #end(fault: Fault, name: string): Promise<void> {

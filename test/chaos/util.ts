@@ -6,14 +6,15 @@ const execute = promisify(execFile)
 
 export const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms))
 
-/** Runs a command to its end; its stdout. Throws with its stderr; never waits longer than `timeoutMs`. */
+/** Runs a command to its end; its stdout. Throws with what it said; never waits longer than `timeoutMs`. */
 export async function sh(command: string, args: readonly string[], timeoutMs = 20_000): Promise<string> {
   try {
     const { stdout } = await execute(command, [...args], { timeout: timeoutMs, killSignal: 'SIGKILL' })
     return stdout.trim()
   } catch (error) {
-    const { stderr = '', code } = error as { stderr?: string; code?: number | string }
-    throw new Error(`${command} ${args.join(' ')} failed (${code}): ${stderr.trim()}`, { cause: error })
+    const { stderr = '', stdout = '', code } = error as { stderr?: string; stdout?: string; code?: number | string }
+    const said = `${stdout.trim()} ${stderr.trim()}`.trim().slice(-1000)
+    throw new Error(`${command} ${args.join(' ').slice(0, 200)} failed (${code}): ${said}`)
   }
 }
 

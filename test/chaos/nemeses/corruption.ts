@@ -21,9 +21,13 @@ async function mapped(context: NemesisContext, host: StorageHost): Promise<Block
   // Hot blocks would be written again before anybody has read the damage.
   const cold = onDisk.filter(({ block }) => block >= HOT_BLOCKS)
   const current = cold.filter(({ block, version }) => history.settledVersion(block) === version)
+  // Compaction leaves two for a while; only the later one is read.
+  const copies = new Map<number, number>()
+  for (const { block } of current) copies.set(block, (copies.get(block) ?? 0) + 1)
+  const alone = current.filter(({ block }) => copies.get(block) === 1)
   const chosen: BlockOnDisk[] = []
-  while (chosen.length < DAMAGED_BLOCKS && current.length > 0) {
-    chosen.push(...current.splice(context.dice.below(current.length), 1))
+  while (chosen.length < DAMAGED_BLOCKS && alone.length > 0) {
+    chosen.push(...alone.splice(context.dice.below(alone.length), 1))
   }
   return chosen
 }

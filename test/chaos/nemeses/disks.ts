@@ -52,7 +52,7 @@ function full({ cluster, journal }: NemesisContext, victim: StorageHost, detail:
       // Through another host: it is the volume that meets the full disk, not the client.
       const written = await flood(cluster, victim, 'write -q -P 7').catch((error: unknown) => message(error))
       const { state, inSync } = await cluster.volume('blocks')
-      const how = written.includes('No space left') ? 'ENOSPC' : written === '' ? 'written' : written
+      const how = written.includes('No space left') ? 'ENOSPC' : written === '' ? 'written' : written.slice(-200)
       journal.note(`${FLOOD.mebibytes} MiB more: ${how}; blocks is ${state}, in sync: ${inSync.join(', ')}`)
     },
     async stop() {

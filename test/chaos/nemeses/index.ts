@@ -1,3 +1,4 @@
+import { clockJumps } from './clocks.ts'
 import { corruptPrimary, corruptSecondary, corruptTail } from './corruption.ts'
 import { fullDiskOfPrimary, fullDiskOfSecondary } from './disks.ts'
 import { killEtcd, killEtcdMember } from './etcd-outages.ts'
@@ -27,4 +28,5 @@ export const NEMESES: readonly Nemesis[] = [
   partitions.slowLink,
   partitions.flapping,
   partitions.partitionAll,
+  clockJumps,
 ]

@@ -51,14 +51,14 @@ export class BlocksWorkload implements Workload {
   }
 
   #spawn(id: number): Client {
-    const { cluster, journal, seed, folder } = this.#context
+    const { cluster, journal, seed, logs } = this.#context
     const args = Object.entries({
       ...{ id, home: id, clients: cluster.hosts.length, blocks: BLOCKS, seed, depth: DEPTH, rate: RATE },
       ...{ export: this.volume, sockets: cluster.hosts.map(({ socket }) => socket).join(',') },
     }).flatMap(([name, value]) => [`--${name}`, String(value)])
     const child = spawn(PYTHON, [SCRIPT, ...args], { stdio: ['pipe', 'pipe', 'pipe'] })
     // The history of a run is what shows how it came to a violation.
-    const record = createWriteStream(join(folder, `history-${id}.txt`))
+    const record = createWriteStream(join(logs, `history-${id}.txt`))
     child.stdout.pipe(record)
     child.stderr.on('data', (text: Buffer) => journal.say(`  blocks client ${id}: ${text.toString().trim()}`))
     const stream = journal.stream(this.name, `client ${id}`)

@@ -8,6 +8,8 @@ export interface WorkloadContext {
   readonly dice: Dice
   readonly seed: number
   readonly folder: string
+  /** Kept when there was a violation. */
+  readonly logs: string
 }
 
 /** Operations of real clients on a volume of their own, for the whole run. */
