@@ -58,3 +58,16 @@ export function sync(fd: number, done: Done): void
 export function allocate(fd: number, length: number, done: Done): void
 /** Gives a range's space back; it reads as zeroes then. On a worker thread. */
 export function punchHole(fd: number, position: number, length: number, done: Done): void
+/**
+ * Where the next data of a sparse file lies, at or after `position`: [start, end) in bytes. Undefined: only a hole is left.
+ */
+export function nextData(fd: number, position: number): [number, number] | undefined
+
+/** A generic netlink socket, to be used with `fs.read` and `fs.write`; a read gives EAGAIN after `timeoutMs` (0: never). */
+export function netlinkSocket(timeoutMs: number): number
+/** Lets the socket receive what is sent to a multicast group. */
+export function joinNetlinkGroup(fd: number, group: number): void
+/** Connects to a unix socket, on the calling thread; the descriptor blocks, for `timeoutMs` at most (0: no limit). */
+export function unixSocket(path: string, timeoutMs: number): number
+/** Changes that limit of a socket. */
+export function socketTimeout(fd: number, timeoutMs: number): void

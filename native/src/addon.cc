@@ -3,6 +3,7 @@
 #include "arguments.h"
 #include "crc32c.h"
 #include "file_io.h"
+#include "netlink.h"
 
 namespace holdfast {
 namespace {
@@ -48,6 +49,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("crc32cBlocks", Napi::Function::New(env, JsCrc32cBlocks));
   exports.Set("crc32cKind", Napi::String::New(env, Crc32cKind()));
   ExportFileIo(env, exports);
+  ExportNetlink(env, exports);
   return exports;
 }
 

@@ -5,7 +5,6 @@
 #include <linux/falloc.h>
 #include <sys/uio.h>
 #include <unistd.h>
-#include <uv.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -15,21 +14,10 @@
 
 #include "arguments.h"
 #include "crc32c.h"
+#include "system_error.h"
 
 namespace holdfast {
 namespace {
-
-Napi::Error SystemError(Napi::Env env, int error, const char* call) {
-  char code[32];
-  uv_err_name_r(-error, code, sizeof code);
-  char text[128];
-  uv_strerror_r(-error, text, sizeof text);
-  auto made = Napi::Error::New(env, std::string(call) + ": " + text);
-  made.Set("code", Napi::String::New(env, code));
-  made.Set("errno", Napi::Number::New(env, error));
-  made.Set("syscall", Napi::String::New(env, call));
-  return made;
-}
 
 // Writes everything, however often the kernel takes only a part. 0 or an errno.
 int WriteAll(int fd, iovec* vectors, size_t count, int64_t position) {
@@ -225,6 +213,24 @@ Napi::Value PunchHole(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+Napi::Value NextData(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  int fd;
+  int64_t position;
+  if (!Descriptor(info, &fd) || !Position(info, 1, &position)) return env.Undefined();
+  const off_t start = lseek(fd, position, SEEK_DATA);
+  const off_t end = start < 0 ? -1 : lseek(fd, start, SEEK_HOLE);
+  if (end < 0) {
+    // There is no more data behind that position.
+    if (errno != ENXIO) SystemError(env, errno, "lseek").ThrowAsJavaScriptException();
+    return env.Undefined();
+  }
+  auto extent = Napi::Array::New(env, 2);
+  extent.Set(0u, Napi::Number::New(env, static_cast<double>(start)));
+  extent.Set(1u, Napi::Number::New(env, static_cast<double>(end)));
+  return extent;
+}
+
 }  // namespace
 
 void ExportFileIo(Napi::Env env, Napi::Object exports) {
@@ -236,6 +242,7 @@ void ExportFileIo(Napi::Env env, Napi::Object exports) {
   exports.Set("sync", Napi::Function::New(env, Sync));
   exports.Set("allocate", Napi::Function::New(env, Allocate));
   exports.Set("punchHole", Napi::Function::New(env, PunchHole));
+  exports.Set("nextData", Napi::Function::New(env, NextData));
 }
 
 }  // namespace holdfast
