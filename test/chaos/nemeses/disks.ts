@@ -2,7 +2,7 @@
 import { constants } from 'node:os'
 import type { Cluster } from '../cluster.ts'
 import type { StorageHost } from '../hosts.ts'
-import { message, sh } from '../util.ts'
+import { message, sh, waitUntil } from '../util.ts'
 import type { Fault, Nemesis, NemesisContext } from './nemesis.ts'
 
 /** Room for some segments, so that it is a log that fills the disk in the middle of its work. */
@@ -10,6 +10,7 @@ const LEFT_MEBIBYTES = 12
 /** Written where the clients of `blocks` do not write: with random overwrites alone a log recycles what it has. */
 const FLOOD = { fromMebibyte: 64, mebibytes: 96 }
 const HOLD_MS = 10_000
+const TAKEN_AGAIN_MS = 30_000
 
 /** The volumes' policy permits either: without the copy on the full disk, or ENOSPC to the client. */
 export const fullDiskOfSecondary: Nemesis = {
@@ -57,7 +58,9 @@ function full({ cluster, journal }: NemesisContext, victim: StorageHost, detail:
     },
     async stop() {
       victim.freeDisk()
-      await flood(cluster, victim, 'discard -q').catch((error: unknown) => journal.note(message(error)))
+      await waitUntil('requests to be taken again', TAKEN_AGAIN_MS, async () => {
+        return (await flood(cluster, victim, 'discard -q')) === ''
+      })
     },
   }
 }
