@@ -96,7 +96,13 @@ export class KeptVolume {
   }
   /** @throws HoldfastError HF_CONFLICT if the device is in use and `force` is false. */
   async end(force: boolean): Promise<void> {
-    await this.#link.ask({ do: 'detach', force })
+    try {
+      await this.#link.ask({ do: 'detach', force })
+    } catch (error) {
+      // With force, what is left of a keeper that was killed is taken away all the same.
+      if (!force) throw error
+      this.#link.close()
+    }
     await this.#link.closed
     await removeKeeperFolder(this.folder)
   }
