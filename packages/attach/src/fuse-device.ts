@@ -1,26 +1,15 @@
 /** A loop device over nbdfuse over the proxy; lives in the keeper. */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { constants, existsSync, openSync, closeSync, readFileSync, rmSync } from 'node:fs'
+import { closeSync, existsSync, openSync, readFileSync, rmSync } from 'node:fs'
 import { mkdir, rmdir } from 'node:fs/promises'
 import { basename, resolve } from 'node:path'
 import { HoldfastError } from '@holdfast/base'
 import { commandEnvironment, run, runOrFail } from './command.ts'
 import { type Gate, sleep } from './gate.ts'
 import { FUSE_FOLDER, type KeeperSpec, PROXY_SOCKET } from './keeper-protocol.ts'
+import { type KeptDevice, requireUnused } from './kept-device.ts'
 import { NbdProxy } from './nbd-proxy.ts'
-
-/** A device that a keeper holds. */
-export interface KeptDevice {
-  /** Makes it; its path. */
-  start(): Promise<string>
-  /** Takes it away. @throws HoldfastError HF_CONFLICT if it is in use and `force` is false. */
-  stop(force: boolean): Promise<void>
-  /** Errors from now on. */
-  fail(): void
-  /** Resolves when the device has gone without `stop`. */
-  readonly gone: Promise<void>
-}
 
 const START_MS_MAX = 15_000
 const RELEASE_MS_MAX = 5_000
@@ -126,21 +115,6 @@ export class FuseDevice implements KeptDevice {
     await exit
     clearTimeout(timer)
   }
-}
-
-/** @throws HoldfastError HF_CONFLICT if the device is mounted or held by anybody, in whatever mount namespace. */
-export async function requireUnused(device: string): Promise<void> {
-  // Others open devices for a moment, to look at them.
-  for (let attempt = 0; attempt < 20; attempt++) {
-    try {
-      closeSync(openSync(device, constants.O_RDONLY | constants.O_EXCL))
-      return
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'EBUSY') return
-    }
-    await sleep(50)
-  }
-  throw new HoldfastError('HF_CONFLICT', `${device} is in use: unmount it everywhere first`)
 }
 
 /** True while the loop device serves a file in that folder. */

@@ -253,11 +253,20 @@ export class HostMounts implements VolumeMounts {
 
   #keep(volume: Attachment, backend: DeviceBackend, kept: KeptVolume): void {
     volume.attached = { backend, kept }
-    void kept.ended.then(() => {
-      if (volume.attached?.kept === kept && !this.#closed && volume.failure === undefined) {
-        this.#failed(volume, `its keeper has ended (log in ${kept.folder})`)
-      }
-    })
+    void kept.ended.then(() => volume.inTurn(() => this.#replaceKeeper(volume, backend, kept)))
+  }
+
+  /** A keeper has ended, and nobody asked it to. */
+  async #replaceKeeper(volume: Attachment, backend: DeviceBackend, kept: KeptVolume): Promise<void> {
+    if (volume.attached?.kept !== kept || this.#closed || volume.failure !== undefined) return
+    try {
+      const next = await backend.adopt(volume.namespace, volume.name, kept.device)
+      if (next === undefined) throw new HoldfastError('HF_IO', `its keeper has ended (log in ${kept.folder})`)
+      this.#keep(volume, backend, next)
+      await next.confirm()
+    } catch (error) {
+      this.#failed(volume, error instanceof Error ? error.message : String(error))
+    }
   }
 
   #failed(volume: Attachment, reason: string): void {

@@ -3,6 +3,7 @@ import { resolve } from 'node:path'
 import type { AttachmentDesk, EventLog, VolumeMounts } from '@holdfast/base'
 import { fuseBackend } from './fuse-backend.ts'
 import { HostMounts } from './host-mounts.ts'
+import { kernelBackend } from './kernel-backend.ts'
 import { AttachmentState } from './state-file.ts'
 
 export interface VolumeMountsOptions {
@@ -22,6 +23,11 @@ export interface VolumeMountsOptions {
         readonly lingerMs?: number | undefined
         /** How long a mount waits for another host to let go of the volume; 5000. */
         readonly claimPatienceMs?: number | undefined
+        /**
+         * How long the kernel's NBD client waits for an answer before it sends the request on another connection, seconds;
+         * 20. So long can a restart of the node take for requests that were on their way. More than a failover needs.
+         */
+        readonly requestTimeoutSeconds?: number | undefined
       }
     | undefined
 }
@@ -37,9 +43,10 @@ export interface ClosableVolumeMounts extends VolumeMounts {
 export async function openVolumeMounts(options: VolumeMountsOptions): Promise<ClosableVolumeMounts> {
   const stateDir = resolve(options.stateDir)
   const nbdSocket = resolve(options.nbdSocket)
+  const requestTimeoutSeconds = options.timings?.requestTimeoutSeconds ?? 20
   const mounts = new HostMounts({
     desk: options.desk,
-    backends: [fuseBackend({ stateDir, nbdSocket })],
+    backends: [kernelBackend({ stateDir, nbdSocket, requestTimeoutSeconds }), fuseBackend({ stateDir, nbdSocket })],
     state: new AttachmentState(stateDir, options.bootId),
     stateDir,
     mountRoot: resolve(options.mountRoot),

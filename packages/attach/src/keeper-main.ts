@@ -2,11 +2,12 @@
  * The keeper: one process per attached volume, outside the node process. It holds the device, keeps it alive while the
  * node restarts, and ends when the device goes. `keeper-main.js FOLDER`; the folder has `spec.json`.
  */
-import { readFileSync, rmSync, unlinkSync, writeFileSync } from 'node:fs'
-import { FuseDevice, type KeptDevice } from './fuse-device.ts'
+import { readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { FuseDevice } from './fuse-device.ts'
 import { Gate } from './gate.ts'
 import { KeeperServer } from './keeper-server.ts'
 import { CONTROL_SOCKET, type KeeperSpec, SPEC_FILE } from './keeper-protocol.ts'
+import { KernelDevice } from './kernel-device.ts'
 
 const log = (text: string): void => void process.stdout.write(`${new Date().toISOString()} ${text}\n`)
 
@@ -25,7 +26,8 @@ async function main(folder: string): Promise<void> {
   protectFromMemoryPressure()
   const spec = JSON.parse(readFileSync(SPEC_FILE, 'utf8')) as KeeperSpec
   const gate = new Gate()
-  const device = await makeDevice(spec, gate)
+  const Device = spec.backend === 'kernel-nbd' ? KernelDevice : FuseDevice
+  const device = new Device(spec, gate, log)
   const server = new KeeperServer(device, gate, log)
   rmSync(CONTROL_SOCKET, { force: true })
   await server.listen(CONTROL_SOCKET)
@@ -35,12 +37,8 @@ async function main(folder: string): Promise<void> {
   if (isGone === true) await device.stop(true)
   await server.close()
   log('keeper ends')
-  for (const file of [CONTROL_SOCKET, SPEC_FILE]) unlinkSync(file)
+  for (const file of [CONTROL_SOCKET, SPEC_FILE]) rmSync(file, { force: true })
   process.exit(0)
-}
-
-async function makeDevice(spec: KeeperSpec, gate: Gate): Promise<KeptDevice> {
-  return new FuseDevice(spec, gate, log)
 }
 
 await main(process.argv[2] ?? '.').catch((error: unknown) => {

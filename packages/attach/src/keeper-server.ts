@@ -4,9 +4,9 @@ import { createServer, type Server, type Socket } from 'node:net'
 import { createInterface } from 'node:readline'
 import { isHoldfastError } from '@holdfast/base'
 import { prepareFileSystem } from './file-system.ts'
-import type { KeptDevice } from './fuse-device.ts'
 import type { Gate } from './gate.ts'
 import type { KeeperCommand, KeeperReply } from './keeper-protocol.ts'
+import type { KeptDevice } from './kept-device.ts'
 
 /** A keeper that nobody asks for a device is one whose node died in between. */
 const UNWANTED_MS = 60_000

@@ -39,13 +39,13 @@ export class KeptVolume {
     this.#link = link
   }
 
-  /** Starts a keeper and waits for its device. Leaves nothing if that fails. */
+  /** Starts a keeper and waits for its device; leaves nothing if that fails. One that adopts is not confirmed yet. */
   static async start(folder: string, spec: KeeperSpec): Promise<KeptVolume> {
     await mkdir(folder, { recursive: true, mode: 0o700 })
     await writeFile(join(folder, SPEC_FILE), JSON.stringify(spec))
     try {
       const link = await startKeeper(folder)
-      await link.ask({ do: 'confirm' })
+      if (spec.adoptDevice === undefined) await link.ask({ do: 'confirm' })
       try {
         const { device } = await link.ask({ do: 'device' })
         if (device !== undefined) return new KeptVolume(folder, device, link)
