@@ -243,13 +243,13 @@ class Client:
                 due = time.monotonic()
                 continue
             idle = self.stopping or self.rehome
-            while not idle and len(self.in_flight) < self.o.depth and (due <= time.monotonic() or self.wanted):
-                if not self.wanted:
-                    due += 1 / self.o.rate
-                self.one()
-            # After a pause the missed operations are not made up for.
-            due = max(due, time.monotonic() - 0.1)
             try:
+                while not idle and len(self.in_flight) < self.o.depth and (due <= time.monotonic() or self.wanted):
+                    if not self.wanted:
+                        due += 1 / self.o.rate
+                    self.one()
+                # After a pause the missed operations are not made up for.
+                due = max(due, time.monotonic() - 0.1)
                 wait = 0 if len(self.in_flight) < self.o.depth and self.wanted else 10
                 self.handle.poll(wait)
                 dead = self.handle.aio_is_dead() or self.handle.aio_is_closed()
@@ -282,7 +282,11 @@ def main():
     parser.add_argument('--rate', type=float, required=True)
     parser.add_argument('--export', required=True)
     parser.add_argument('--sockets', required=True)
-    Client(parser.parse_args()).run()
+    client = Client(parser.parse_args())
+    try:
+        client.run()
+    finally:
+        client.flush_lines()
 
 
 main()

@@ -9,6 +9,7 @@ import type { Workload, WorkloadContext } from './workload.ts'
 
 const PYTHON = '/usr/bin/python3'
 const VERIFY_MS = 60_000
+const MOVE_MS = 60_000
 
 /** What distinguishes the programs. */
 export interface MountedProgram {
@@ -49,17 +50,17 @@ export class MountedWorkload implements Workload {
   async start(): Promise<void> {
     const { cluster, dice, folder } = this.#context
     await cluster.createVolume(this.volume, this.#program.sizeBytes, this.#program.replicas)
-    const host = dice.pick(cluster.hosts)
-    this.#mounted = await MountedVolume.attach(this.volume, host, folder)
-    await this.#mounted.makeFilesystem()
-    await this.#mounted.mount()
-    this.#startWriter(host)
+    const mounted = await MountedVolume.attach(this.volume, dice.pick(cluster.hosts), folder)
+    await mounted.makeFilesystem()
+    await mounted.mount()
+    this.#goOn(mounted)
     this.#watch = setInterval(() => this.#look(), 200)
   }
 
-  #startWriter(host: StorageHost): void {
+  #startWriter(mounted: MountedVolume): void {
     const { seed, journal } = this.#context
-    const args = [this.#program.script, 'write', this.#path, String(seed), String(this.#program.next())]
+    const { host, path } = mounted
+    const args = [this.#program.script, 'write', path, String(seed), String(this.#program.next())]
     const child = spawn(PYTHON, args, { stdio: ['pipe', 'pipe', 'pipe'] })
     this.#stream.host = host.name
     this.#writer = child
@@ -69,7 +70,7 @@ export class MountedWorkload implements Workload {
       const words = line.split(' ')
       this.#program.line(words)
       if (words[0] === 'c') this.#stream.answered(journal.secondsOf(Number(words[1])))
-      if (words[0] === 'x') this.#refused(host, words.slice(2).join(' '))
+      if (words[0] === 'x') this.#refused(mounted, words.slice(2).join(' '))
     })
     this.#writerEnded = new Promise((resolve) => {
       child.once('close', () => {
@@ -80,15 +81,14 @@ export class MountedWorkload implements Workload {
   }
 
   /** An error of the filesystem is right only when the node under the mount has died. */
-  #refused(host: StorageHost, text: string): void {
+  #refused(mounted: MountedVolume, text: string): void {
     // The process may have ended a moment before we are told.
     setTimeout(() => {
-      const mounted = this.#mounted
-      if (this.#ending || this.#moving !== undefined || mounted?.host !== host || mounted.orphaned) return
-      this.#context.journal.violation(`${this.name} got an error from its filesystem through ${host.name}: ${text}`)
+      if (this.#ending || this.#moving !== undefined || this.#mounted !== mounted || mounted.orphaned) return
+      const { name } = mounted.host
+      this.#context.journal.violation(`${this.name} got an error from its filesystem through ${name}: ${text}`)
     }, 500)
   }
-
 
   /** A dead node takes its attachments with it: what was there starts elsewhere. */
   #look(): void {
@@ -100,39 +100,68 @@ export class MountedWorkload implements Workload {
       },
       (error: unknown) => {
         this.#moving = undefined
-        this.#mounted = undefined
         this.#context.journal.violation(`${this.name} could not be started elsewhere: ${message(error)}`)
       },
     )
   }
 
   async #restartElsewhere(old: MountedVolume): Promise<void> {
-    const { cluster, dice, journal, folder } = this.#context
+    const { cluster, dice, journal } = this.#context
     await this.#killWriter()
     await old.abandon()
-    const alive = cluster.hosts.filter((host) => host !== old.host && host.program.running)
-    const host = dice.pick(alive.length > 0 ? alive : cluster.hosts)
-    this.#mounted = await MountedVolume.attach(this.volume, host, folder)
-    await this.#mounted.mount()
-    const wrong = await this.#verify()
-    journal.note(`${this.name} moved from ${old.host.name} to ${host.name}, ${wrong === 0 ? 'all there' : 'NOT all there'}`)
-    this.#startWriter(host)
+    this.#mounted = undefined
+    const end = performance.now() + MOVE_MS
+    for (let from = old.host; !this.#ending; ) {
+      const alive = cluster.hosts.filter((host) => host !== from && host.program.running)
+      const host = dice.pick(alive.length > 0 ? alive : cluster.hosts)
+      try {
+        const mounted = await this.#mountThrough(host)
+        const wrong = await this.#wrongOn(mounted)
+        if (!mounted.orphaned) {
+          this.#tell(wrong, host)
+          journal.note(`${this.name} moved from ${old.host.name} to ${host.name}`)
+          this.#goOn(mounted)
+          return
+        }
+        // That node died too: what was read through it says nothing.
+        await mounted.abandon()
+        from = host
+      } catch (error) {
+        if (performance.now() > end) throw error
+        await sleep(500)
+      }
+    }
   }
 
-  get #path(): string {
-    if (this.#mounted === undefined) throw new Error(`${this.name} is not mounted`)
-    return this.#mounted.path
+  async #mountThrough(host: StorageHost): Promise<MountedVolume> {
+    const mounted = await MountedVolume.attach(this.volume, host, this.#context.folder)
+    try {
+      await mounted.mount()
+      return mounted
+    } catch (error) {
+      await mounted.abandon()
+      throw error
+    }
   }
 
-  /** How many things are wrong; each is a violation. */
-  async #verify(): Promise<number> {
-    const args = [this.#program.script, 'verify', this.#path, String(this.#context.seed)]
+  #goOn(mounted: MountedVolume): void {
+    this.#mounted = mounted
+    this.#startWriter(mounted)
+  }
+
+  #tell(wrong: readonly string[], host: StorageHost): void {
+    if (wrong.length === 0) return
+    const some = wrong.slice(0, 5).join('; ')
+    this.#context.journal.violation(`${this.name} through ${host.name}: ${wrong.length} things are wrong: ${some}`)
+  }
+
+  /** What the verifier finds. */
+  async #wrongOn(mounted: MountedVolume): Promise<readonly string[]> {
+    const args = [this.#program.script, 'verify', mounted.path, String(this.#context.seed)]
     const child = spawn(PYTHON, args, { stdio: ['pipe', 'pipe', 'inherit'] })
-    let wrong = 0
-    createInterface({ input: child.stdout }).on('line', (line) => {
-      wrong++
-      this.#context.journal.violation(`${this.name}: ${line}`)
-    })
+    const wrong: string[] = []
+    createInterface({ input: child.stdout }).on('line', (line) => wrong.push(line))
+    child.stdin.on('error', () => {})
     child.stdin.end(this.#program.acknowledged())
     const late = setTimeout(() => child.kill('SIGKILL'), VERIFY_MS)
     const code = await new Promise<number | null>((resolve) => child.once('close', resolve))
@@ -144,20 +173,17 @@ export class MountedWorkload implements Workload {
   /** Unmounts, checks the filesystem, mounts through another host and compares everything. */
   async check(): Promise<void> {
     await this.#settle()
-    const { cluster, dice, folder } = this.#context
+    const { cluster, dice } = this.#context
     const old = this.#mounted
-    if (old === undefined) throw new Error('is not mounted any more')
     await this.#stopWriter()
-    await old.unmount()
-    await old.check()
-    await old.detach()
     this.#mounted = undefined
-    const host = dice.pick(cluster.others(old.host))
-    const mounted = await MountedVolume.attach(this.volume, host, folder)
-    await mounted.mount()
-    this.#mounted = mounted
-    await this.#verify()
-    this.#startWriter(host)
+    await old?.unmount()
+    await old?.check()
+    await old?.detach()
+    const host = dice.pick(cluster.hosts.filter((one) => one !== old?.host))
+    const mounted = await this.#mountThrough(host)
+    this.#tell(await this.#wrongOn(mounted), host)
+    this.#goOn(mounted)
   }
 
   async finish(): Promise<void> {
