@@ -3,6 +3,8 @@ import { LEASE_SECONDS } from '../cluster.ts'
 import type { StorageHost } from '../hosts.ts'
 import type { Fault, Nemesis, NemesisContext } from './nemesis.ts'
 
+/** On the wire; it is Linux's number. */
+const ESHUTDOWN = 108
 const LONGER_THAN_LEASE_MS = (LEASE_SECONDS * 2 + 2) * 1000
 
 export const killPrimary: Nemesis = {
@@ -116,6 +118,8 @@ export const rollingRestart: Nemesis = {
     return {
       hit: cluster.hosts,
       detail: 'SIGTERM of every node, one after the other',
+      // A node that stops says so (NBD's ESHUTDOWN); an attachment then goes elsewhere with the same request.
+      allowed: (errno) => errno === ESHUTDOWN,
       holdMs: 0,
       async start() {
         for (const host of cluster.hosts) {
