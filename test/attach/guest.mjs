@@ -1,15 +1,25 @@
 /**
  * Runs in the guest: mounts a volume of the host's node over the kernel's nbd, writes with fsync while the node is killed
- * and started again, and looks at what is there then. `guest.mjs PORT OUTAGES`
+ * and started again, and looks at what is there then. `guest.mjs PORT`
  */
 import { execFile, spawn } from 'node:child_process'
-import { existsSync, mkdirSync, readdirSync, readFileSync } from 'node:fs'
+import {
+  closeSync,
+  existsSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs'
 import { connect, createServer } from 'node:net'
 import { promisify } from 'node:util'
 import { openVolumeMounts } from '@holdfast/attach'
 
 const run = promisify(execFile)
-const [port, outages] = process.argv.slice(2).map(Number)
+const port = Number(process.argv[2])
 const say = (...words) => console.log(['GUEST', ...words].join(' '))
 const until = async (holds) => {
   while (!holds()) await new Promise((resolve) => setTimeout(resolve, 50))
@@ -46,6 +56,93 @@ for (let number = 1; !fs.existsSync('/run/stop'); number++) {
 fs.writeSync(1, 'longest ' + longest + '\\n')
 `
 
+const user = { namespace: 'default', name: 'v', mountId: 'one', mkfsOptions: [], mountOptions: [] }
+const request = { ...user, fileSystem: 'ext4', readOnly: false }
+
+function startWriters(path) {
+  const writers = [1, 2, 3].map((number) => {
+    const child = spawn('node', ['-e', WRITER, `${path}/log-${number}`], { stdio: ['ignore', 'pipe', 'inherit'] })
+    const writer = { number, output: '', count: 0 }
+    child.stdout.on('data', (text) => {
+      writer.output += text
+      writer.count = Number(/(\d+)\n$/.exec(writer.output)?.[1] ?? writer.count)
+    })
+    writer.ended = new Promise((resolve) => child.once('close', resolve))
+    return writer
+  })
+  return { writers, total: () => writers.reduce((sum, { count }) => sum + count, 0) }
+}
+
+/** Waits until the keeper has put new connections in the place of dead ones, `count` times since it began. */
+function untilReplaced(count) {
+  const folder = `/data/state/keepers/${readdirSync('/data/state/keepers')[0]}`
+  return until(() => {
+    const log = existsSync(`${folder}/keeper.log`) ? readFileSync(`${folder}/keeper.log`, 'utf8') : ''
+    return (log.match(/connections replaced/g) ?? []).length >= count
+  })
+}
+
+async function killKeeper() {
+  for (const pid of readdirSync('/proc').filter((name) => /^\d+$/.test(name))) {
+    const line = readFileSync(`/proc/${pid}/cmdline`, 'utf8')
+    if (line.includes('keeper-main')) process.kill(Number(pid), 'SIGKILL')
+  }
+}
+
+/** The node is killed twice; in between the keeper is, and another takes its place. */
+async function writeThroughOutages(mounts, path) {
+  const { writers, total } = startWriters(path)
+  const more = async (count) => {
+    const start = total()
+    await until(() => total() >= start + count)
+  }
+  await more(60)
+  say('phase 1')
+  await untilReplaced(1)
+  await more(60)
+  await killKeeper()
+  await until(() => mounts.list().length === 1)
+  // The new one can't know whether a connection died meanwhile, and replaces them.
+  await untilReplaced(1)
+  await more(60)
+  say('phase 2')
+  await untilReplaced(2)
+  await more(60)
+  writeFileSync('/run/stop', '')
+  const codes = await Promise.all(writers.map(({ ended }) => ended))
+  const longest = Math.max(...writers.map(({ output }) => Number(/longest (\S+)/.exec(output)?.[1])))
+  const files = writers.map(({ number }) => readFileSync(`${path}/log-${number}`, 'utf8').trimEnd().split('\n'))
+  const right = files.every((lines) => lines.every((line, i) => line.startsWith(String(i + 1).padStart(8, '0'))))
+  return { codes, longest, right, lines: files.flat().length }
+}
+
+async function systemErrors() {
+  const { stdout } = await run('/bin/busybox', ['dmesg'])
+  return stdout.split('\n').filter((line) => /I\/O error|EXT4-fs error|EXT4-fs warning/.test(line))
+}
+
+/** After `lost` there are errors, and the device can be let go. */
+async function checkLost(mounts) {
+  const { path } = await mounts.mount(request)
+  mounts.lost('default', 'v')
+  let failed = false
+  await until(() => {
+    try {
+      const fd = openSync(`${path}/lost`, 'w')
+      writeSync(fd, 'x')
+      fsyncSync(fd)
+      closeSync(fd)
+    } catch {
+      failed = true
+    }
+    return failed
+  })
+  await mounts.unmount('default', 'v', 'one')
+  await until(() => mounts.list().length === 0)
+}
+
+const devices = () => readdirSync('/sys/block').filter((name) => existsSync(`/sys/block/${name}/pid`))
+
 async function main() {
   mkdirSync('/data/state', { recursive: true })
   await forward('/run/nbd.sock')
@@ -58,38 +155,19 @@ async function main() {
     events: { event: (level, message, fields) => say('event', level, message, JSON.stringify(fields)) },
     timings: { lingerMs: 0, requestTimeoutSeconds: 3 },
   })
-  const user = { namespace: 'default', name: 'v', mountId: 'one', mkfsOptions: [], mountOptions: [] }
-  const { path } = await mounts.mount({ ...user, fileSystem: 'ext4', readOnly: false })
+  const { path } = await mounts.mount(request)
   const { device } = mounts.list()[0]
   say('mounted', device)
-  const keeper = readdirSync('/data/state/keepers')[0]
-  const log = () => readFileSync(`/data/state/keepers/${keeper}/keeper.log`, 'utf8')
-  const writer = spawn('node', ['-e', WRITER, `${path}/log`], { stdio: ['ignore', 'pipe', 'inherit'] })
-  let output = ''
-  let count = 0
-  writer.stdout.on('data', (text) => {
-    output += text
-    count = Number(/(\d+)\n$/.exec(output)?.[1] ?? count)
-    say('written', count)
-  })
-  const ended = new Promise((resolve) => writer.once('close', resolve))
-  await Promise.race([ended, until(() => (log().match(/connections replaced/g) ?? []).length >= outages)])
-  const before = count
-  await Promise.race([ended, until(() => count > before + 30)])
-  await run('/bin/busybox', ['touch', '/run/stop'])
-  const code = await ended
-  const lines = readFileSync(`${path}/log`, 'utf8').trimEnd().split('\n')
-  const right = lines.every((line, index) => line.startsWith(String(index + 1).padStart(8, '0')))
+  const seen = await writeThroughOutages(mounts, path)
   await mounts.unmount('default', 'v', 'one')
   await until(() => mounts.list().length === 0)
-  const left = existsSync(`/sys/block/${device.slice(5)}/pid`)
   const again = await mounts.attach('default', 'v')
   const fsck = await run('e2fsck', ['-f', '-n', again.device]).then(() => 0, (error) => error.code)
   await mounts.detach('default', 'v')
-  const dmesg = (await run('/bin/busybox', ['dmesg'])).stdout
-  const errors = dmesg.split('\n').filter((line) => /I\/O error|EXT4-fs error|EXT4-fs warning/.test(line))
-  const longest = Number(/longest (\S+)/.exec(output)?.[1])
-  say('result', JSON.stringify({ code, lines: lines.length, right, left, fsck, errors, longest, device }))
+  const errors = await systemErrors()
+  await checkLost(mounts)
+  const left = devices()
+  say('result', JSON.stringify({ ...seen, fsck, errors, device, left }))
 }
 
 await main().catch((error) => say('failed', error.stack))
