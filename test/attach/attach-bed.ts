@@ -9,7 +9,12 @@ import {
   openVolumeMounts,
   type VolumeMountsOptions,
 } from '../../packages/attach/src/index.ts'
-import { type AttachmentDesk, HoldfastError, type MountRequest, type NodeId } from '../../packages/base/src/index.ts'
+import {
+  type AttachmentDesk,
+  HoldfastError,
+  type MountRequest,
+  type NodeId,
+} from '../../packages/base/src/index.ts'
 import { TestNode } from '../e2e/harness.ts'
 
 const PROGRAM = new URL('../../packages/cli/bin/holdfast.js', import.meta.url).pathname
@@ -20,7 +25,8 @@ export const sh = (command: string, ...args: string[]): string =>
 /** Why tests with real mounts can't run here; undefined if they can. */
 export function whyNot(): string | undefined {
   if (process.getuid?.() !== 0) return 'mounting needs root'
-  for (const device of ['/dev/fuse', '/dev/loop-control']) if (!existsSync(device)) return `there is no ${device}`
+  for (const device of ['/dev/fuse', '/dev/loop-control'])
+    if (!existsSync(device)) return `there is no ${device}`
   return undefined
 }
 
@@ -69,13 +75,35 @@ export class AttachBed {
     const ports = await freePorts(3)
     const [nbd, api, peer] = ports.map((port) => `127.0.0.1:${port}`) as [string, string, string]
     const args = ['node', '--name', 'a', '--data-dir', join(bed.folder, 'a'), '--coordinator', 'embedded']
-    bed.node = new TestNode('a', [...args, '--nbd', nbd, '--api', api, '--peer', peer, '--nbd-socket', bed.socket])
+    bed.node = new TestNode('a', [
+      ...args,
+      '--nbd',
+      nbd,
+      '--api',
+      api,
+      '--peer',
+      peer,
+      '--nbd-socket',
+      bed.socket,
+    ])
     await bed.node.start()
     return bed
   }
 
   async createVolume(name: string, size = '256MiB'): Promise<void> {
-    sh(process.execPath, PROGRAM, 'volume', 'create', name, '--size', size, '--replicas', '1', '--api', this.node.api)
+    sh(
+      process.execPath,
+      PROGRAM,
+      'volume',
+      'create',
+      name,
+      '--size',
+      size,
+      '--replicas',
+      '1',
+      '--api',
+      this.node.api,
+    )
   }
 
   async open(options: Partial<VolumeMountsOptions> = {}): Promise<ClosableVolumeMounts> {
@@ -85,7 +113,9 @@ export class AttachBed {
       stateDir: this.stateDir,
       mountRoot: this.mountRoot,
       bootId: 'boot-1',
-      events: { event: (level, message, fields) => this.events.push(`${level} ${message} ${JSON.stringify(fields)}`) },
+      events: {
+        event: (level, message, fields) => this.events.push(`${level} ${message} ${JSON.stringify(fields)}`),
+      },
       timings: { lingerMs: 200, claimPatienceMs: 500 },
       ...options,
     })
@@ -102,7 +132,9 @@ export class AttachBed {
   remnants(): string[] {
     const inFolder = (text: string): boolean => text.includes(this.folder)
     const mounts = readFileSync('/proc/self/mountinfo', 'utf8').split('\n').filter(inFolder)
-    const loops = sh('losetup', '--list', '--noheadings', '--output', 'NAME,BACK-FILE').split('\n').filter(inFolder)
+    const loops = sh('losetup', '--list', '--noheadings', '--output', 'NAME,BACK-FILE')
+      .split('\n')
+      .filter(inFolder)
     const keepers = join(this.stateDir, 'keepers')
     const folders = existsSync(keepers) ? readdirSync(keepers) : []
     return [...mounts, ...loops, ...this.processes().map(({ line }) => line), ...folders]
@@ -114,7 +146,8 @@ export class AttachBed {
       if (!/^\d+$/.test(pid) || Number(pid) === process.pid) return []
       try {
         const line = readFileSync(`/proc/${pid}/cmdline`, 'utf8').replaceAll('\0', ' ')
-        const isOurs = line.includes(this.stateDir) || readFileSync(`/proc/${pid}/environ`, 'utf8').includes(this.stateDir)
+        const isOurs =
+          line.includes(this.stateDir) || readFileSync(`/proc/${pid}/environ`, 'utf8').includes(this.stateDir)
         return isOurs ? [{ pid: Number(pid), line }] : []
       } catch {
         return []
@@ -130,8 +163,11 @@ export class AttachBed {
       } catch {}
     }
     await this.node.stop()
-    const ours = readFileSync('/proc/self/mountinfo', 'utf8').split('\n').map((line) => line.split(' ')[4] ?? '')
-    for (const path of ours.filter((path) => path.startsWith(this.folder)).toReversed()) sh('umount', '--lazy', path)
+    const ours = readFileSync('/proc/self/mountinfo', 'utf8')
+      .split('\n')
+      .map((line) => line.split(' ')[4] ?? '')
+    for (const path of ours.filter((path) => path.startsWith(this.folder)).toReversed())
+      sh('umount', '--lazy', path)
     rmSync(this.folder, { recursive: true, force: true })
   }
 }

@@ -1,6 +1,6 @@
 /**
- * A guest with a kernel that has nbd: Debian's cloud kernel, and a filesystem in memory with Node, the attach package and
- * the programs that it calls. Downloads go to a cache folder of this user; nothing is installed.
+ * A guest with a kernel that has nbd: Debian's cloud kernel, and a filesystem in memory with Node, the attach
+ * package and the programs that it calls. Downloads go to a cache folder of this user; nothing is installed.
  */
 import { execFileSync } from 'node:child_process'
 import {
@@ -52,7 +52,8 @@ export function buildGuest(folder: string, script: string, args: readonly string
   archive.file('/bin/busybox', join(packages, 'bin', 'busybox'))
   const modules = moduleFiles(join(packages, 'lib', 'modules', version))
   modules.forEach((path, index) => archive.file(`/modules/${index}.ko`, path))
-  for (const program of PROGRAMS) archive.program(sh('sh', '-c', `PATH=$PATH:/usr/sbin:/sbin command -v ${program}`))
+  for (const program of PROGRAMS)
+    archive.program(sh('sh', '-c', `PATH=$PATH:/usr/sbin:/sbin command -v ${program}`))
   archive.program(process.execPath, '/usr/bin/node')
   archive.libraries(join(ROOT, 'native/build/Release/holdfast.node'))
   for (const path of ['native/build/Release/holdfast.node', 'packages/base/dist', 'packages/attach/dist']) {
@@ -90,7 +91,10 @@ $b poweroff -f
 `
 }
 
-/** Files of the modules and of all that they depend on, in the order to load them. What is built in is left out. */
+/**
+ * Files of the modules and of all that they depend on, in the order to load them. What is built in is left
+ * out.
+ */
 function moduleFiles(folder: string): string[] {
   const files = new Map<string, string>()
   for (const entry of readdirSync(folder, { recursive: true, withFileTypes: true })) {

@@ -1,6 +1,6 @@
 /**
- * Runs in the guest: mounts a volume of the host's node over the kernel's nbd, writes with fsync while the node is killed
- * and started again, and looks at what is there then. `guest.mjs PORT`
+ * Runs in the guest: mounts a volume of the host's node over the kernel's nbd, writes with fsync while the
+ * node is killed and started again, and looks at what is there then. `guest.mjs PORT`
  */
 import { execFile, spawn } from 'node:child_process'
 import {
@@ -61,7 +61,9 @@ const request = { ...user, fileSystem: 'ext4', readOnly: false }
 
 function startWriters(path) {
   const writers = [1, 2, 3].map((number) => {
-    const child = spawn('node', ['-e', WRITER, `${path}/log-${number}`], { stdio: ['ignore', 'pipe', 'inherit'] })
+    const child = spawn('node', ['-e', WRITER, `${path}/log-${number}`], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    })
     const writer = { number, output: '', count: 0 }
     child.stdout.on('data', (text) => {
       writer.output += text
@@ -111,8 +113,12 @@ async function writeThroughOutages(mounts, path) {
   writeFileSync('/run/stop', '')
   const codes = await Promise.all(writers.map(({ ended }) => ended))
   const longest = Math.max(...writers.map(({ output }) => Number(/longest (\S+)/.exec(output)?.[1])))
-  const files = writers.map(({ number }) => readFileSync(`${path}/log-${number}`, 'utf8').trimEnd().split('\n'))
-  const right = files.every((lines) => lines.every((line, i) => line.startsWith(String(i + 1).padStart(8, '0'))))
+  const files = writers.map(({ number }) =>
+    readFileSync(`${path}/log-${number}`, 'utf8').trimEnd().split('\n'),
+  )
+  const right = files.every((lines) =>
+    lines.every((line, i) => line.startsWith(String(i + 1).padStart(8, '0'))),
+  )
   return { codes, longest, right, lines: files.flat().length }
 }
 
@@ -162,7 +168,10 @@ async function main() {
   await mounts.unmount('default', 'v', 'one')
   await until(() => mounts.list().length === 0)
   const again = await mounts.attach('default', 'v')
-  const fsck = await run('e2fsck', ['-f', '-n', again.device]).then(() => 0, (error) => error.code)
+  const fsck = await run('e2fsck', ['-f', '-n', again.device]).then(
+    () => 0,
+    (error) => error.code,
+  )
   await mounts.detach('default', 'v')
   const errors = await systemErrors()
   await checkLost(mounts)

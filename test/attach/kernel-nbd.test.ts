@@ -1,4 +1,7 @@
-/** The kernel's own NBD client against a node that is killed and started again: a guest, since this kernel may lack it. */
+/**
+ * The kernel's own NBD client against a node that is killed and started again: a guest, since this kernel may
+ * lack it.
+ */
 import { spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { afterEach, describe, expect, it } from 'vitest'
@@ -22,7 +25,8 @@ interface GuestResult {
 function whyNot(): string | undefined {
   if (process.arch !== 'x64') return 'the guest is for x64'
   for (const program of ['qemu-system-x86_64', 'apt-get', 'dpkg', 'ldd']) {
-    if (!['/usr/bin', '/bin'].some((folder) => existsSync(`${folder}/${program}`))) return `${program} is not installed`
+    if (!['/usr/bin', '/bin'].some((folder) => existsSync(`${folder}/${program}`)))
+      return `${program} is not installed`
   }
   return undefined
 }
@@ -43,7 +47,17 @@ function startGuest(guest: Guest): { readonly output: () => string; readonly end
   const child = spawn(
     'timeout',
     [
-      ...['--signal=KILL', '240', 'qemu-system-x86_64', '-accel', 'tcg,thread=multi', '-cpu', 'max', '-smp', '2'],
+      ...[
+        '--signal=KILL',
+        '240',
+        'qemu-system-x86_64',
+        '-accel',
+        'tcg,thread=multi',
+        '-cpu',
+        'max',
+        '-smp',
+        '2',
+      ],
       ...['-m', '1024', '-nographic', '-no-reboot', '-kernel', guest.kernel, '-initrd', guest.initramfs],
       ...['-append', 'console=ttyS0 quiet panic=-1', '-nic', 'user,model=virtio-net-pci'],
     ],
@@ -86,7 +100,9 @@ describe.skipIf(reason !== undefined)('the nbd driver of the kernel', () => {
     const text = /GUEST result (\{.*\})/.exec(guest.output())?.[1]
     if (text === undefined) throw new Error(guest.output())
     const result = JSON.parse(text) as GuestResult
-    console.log(`${result.lines} writes on ${result.device}, longest pause ${(result.longest / 1000).toFixed(1)} s`)
+    console.log(
+      `${result.lines} writes on ${result.device}, longest pause ${(result.longest / 1000).toFixed(1)} s`,
+    )
     expect(result).toMatchObject({ codes: [0, 0, 0], right: true, left: [], fsck: 0, errors: [] })
     expect(result.device).toMatch(/^\/dev\/nbd\d+$/)
     expect(result.longest).toBeGreaterThan(1000)

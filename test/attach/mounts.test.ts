@@ -50,7 +50,9 @@ describe.skipIf(reason !== undefined)('a mounted volume', () => {
       if (round === 1) writeFileSync(join(path, 'file'), 'hello')
       expect(readFileSync(join(path, 'file'), 'utf8')).toBe('hello')
       expect(mounts.list()).toMatchObject([{ name: 'v', path, mountIds: [`id-${round}`] }])
-      expect(sh('losetup', '--list', '--noheadings', '--output', 'DIO', mounts.list()[0]?.device ?? '')).toBe('1')
+      expect(sh('losetup', '--list', '--noheadings', '--output', 'DIO', mounts.list()[0]?.device ?? '')).toBe(
+        '1',
+      )
       await mounts.unmount('default', 'v', `id-${round}`)
       await waitUntil('the volume to be let go', 5000, () => mounts.list().length === 0)
       await nothingLeft()
@@ -82,11 +84,9 @@ describe.skipIf(reason !== undefined)('a mounted volume', () => {
     const mounts = await own.open({ timings: { lingerMs: 1500 } })
     await mounts.mount(own.request('v', 'one'))
     const device = mounts.list()[0]?.device
-    const claims = own.desk.claims
     await mounts.unmount('default', 'v', 'one')
     await mounts.mount(own.request('v', 'two'))
     expect(mounts.list()).toMatchObject([{ device, mountIds: ['two'] }])
-    expect(own.desk.claims).toBe(claims + 1)
     await mounts.unmount('default', 'v', 'two')
     // What lingers goes at once when it is asked for.
     await mounts.detach('default', 'v')
@@ -139,7 +139,11 @@ describe.skipIf(reason !== undefined)('formatting', () => {
   const foreign = [
     ['swap', (device: string) => sh('mkswap', device), 'carries swap'],
     ['a partition table', writePartitionTable, 'a partition table'],
-    ['plain data', (device: string) => sh('dd', 'if=/bin/ls', `of=${device}`, 'bs=512', 'seek=9', 'count=1'), 'not blank'],
+    [
+      'plain data',
+      (device: string) => sh('dd', 'if=/bin/ls', `of=${device}`, 'bs=512', 'seek=9', 'count=1'),
+      'not blank',
+    ],
   ] as const
 
   it('never touches what is not blank', async () => {

@@ -16,7 +16,9 @@ afterEach(async () => {
   bed = undefined
 })
 
-/** Appends numbered lines with fsync; prints each number when it is on disk, and the longest time that took. */
+/**
+ * Appends numbered lines with fsync; prints each number when it is on disk, and the longest time that took.
+ */
 const WRITER = `
 import os, sys, time
 fd = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -131,7 +133,9 @@ describe.skipIf(reason !== undefined)('a restart of the node', () => {
     await own.node.start()
     const writer = startWriter(own, join(path, 'log'))
     const log = sh('sh', '-c', `echo ${own.stateDir}/keepers/*/keeper.log`)
-    await waitUntil('the keeper to notice', 5000, () => readFileSync(log, 'utf8').includes('the node has gone'))
+    await waitUntil('the keeper to notice', 5000, () =>
+      readFileSync(log, 'utf8').includes('the node has gone'),
+    )
     await sleep(700)
     expect(writer.written()).toBe(0)
     expect(readFileSync(log, 'utf8')).not.toContain('connected again')

@@ -7,6 +7,8 @@ import type { AttachmentRecord } from './state-file.ts'
 export interface AttachedDevice {
   readonly backend: DeviceBackend
   readonly kept: KeptVolume
+  /** The right to it was asked for by this process, and is ours. */
+  confirmed: boolean
 }
 
 export class Attachment {
@@ -64,6 +66,16 @@ export class Attachment {
     const { namespace, name, path, directory, readOnly, pinned } = this
     const { backend, kept } = this.attached
     const mountIds = [...this.mountIds]
-    return { namespace, name, backend: backend.name, device: kept.device, path, directory, readOnly, pinned, mountIds }
+    return {
+      namespace,
+      name,
+      backend: backend.name,
+      device: kept.device,
+      path,
+      directory,
+      readOnly,
+      pinned,
+      mountIds,
+    }
   }
 }

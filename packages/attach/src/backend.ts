@@ -24,7 +24,8 @@ export async function chooseBackend(backends: readonly DeviceBackend[]): Promise
   const missing: string[] = []
   for (const program of PROGRAMS) if (!(await isInstalled(program))) missing.push(program)
   if (missing.length > 0) {
-    const message = `volumes can't be attached here: install ${missing.join(', ')} (Debian: mount, util-linux)`
+    const programs = `${missing.join(', ')} (Debian: mount, util-linux)`
+    const message = `volumes can't be attached here: install ${programs}`
     throw new HoldfastError('HF_UNAVAILABLE', message)
   }
   const reasons: string[] = []

@@ -66,7 +66,10 @@ export async function runOrFail(program: string, args: readonly string[]): Promi
   const result = await run(program, args)
   if (result.code === 0) return result.stdout
   const said = (result.stderr.trim() || result.stdout.trim()).split('\n').slice(-3).join('; ')
-  throw new HoldfastError('HF_IO', `${program} ${args.join(' ')} failed: ${said || `exit code ${result.code}`}`)
+  throw new HoldfastError(
+    'HF_IO',
+    `${program} ${args.join(' ')} failed: ${said || `exit code ${result.code}`}`,
+  )
 }
 
 export function notInstalled(program: string): HoldfastError {

@@ -1,6 +1,6 @@
 /**
- * From a device to one that can be mounted: what is on it, mkfs if it is blank, check if it is not. Runs in the keeper,
- * never in the node: a process that serves a device must not wait for it.
+ * From a device to one that can be mounted: what is on it, mkfs if it is blank, check if it is not. Runs in
+ * the keeper, never in the node: a process that serves a device must not wait for it.
  */
 import { type FileSystem, HoldfastError } from '@holdfast/base'
 import { run } from './command.ts'
@@ -24,19 +24,25 @@ export async function prepareFileSystem(
     await copyFileSystem(image, device)
     const made = await probe(device)
     if (made?.type !== wanted) {
-      throw new HoldfastError('HF_IO', `mkfs.${wanted} on ${device} left ${made?.type ?? 'nothing'}: try again`)
+      throw new HoldfastError(
+        'HF_IO',
+        `mkfs.${wanted} on ${device} left ${made?.type ?? 'nothing'}: try again`,
+      )
     }
     return { type: wanted, made: true }
   }
   if (found === undefined) {
     throw new HoldfastError(
       'HF_CONFLICT',
-      'the volume is not blank and has no filesystem that is known: it is never formatted; attach it to look at it',
+      'the volume is not blank and has no filesystem that is known: it is never formatted',
     )
   }
   if (found.usage !== 'filesystem') {
     const what = found.type === '' ? 'several signatures' : found.type
-    throw new HoldfastError('HF_CONFLICT', `the volume carries ${what}, not a filesystem: it is never formatted`)
+    throw new HoldfastError(
+      'HF_CONFLICT',
+      `the volume carries ${what}, not a filesystem: it is never formatted`,
+    )
   }
   await check(device, found.type)
   return { type: found.type, made: false }
@@ -55,7 +61,8 @@ async function probe(device: string): Promise<Signature | undefined> {
   if (code !== 0) throw new HoldfastError('HF_IO', `blkid could not look at ${device}: ${stderr.trim()}`)
   const values = new Map(stdout.split('\n').map((line) => line.split('=', 2) as [string, string]))
   const table = values.get('PTTYPE')
-  if (table !== undefined && !values.has('TYPE')) return { type: `a partition table (${table})`, usage: 'table' }
+  if (table !== undefined && !values.has('TYPE'))
+    return { type: `a partition table (${table})`, usage: 'table' }
   return { type: values.get('TYPE') ?? '', usage: values.get('USAGE') ?? '' }
 }
 
@@ -68,6 +75,6 @@ async function check(device: string, type: string): Promise<void> {
   const said = `${stdout}${stderr}`.trim().split('\n').slice(-3).join('; ')
   throw new HoldfastError(
     'HF_DAMAGED',
-    `the ${type} on the volume needs a repair by hand (holdfast attach, then e2fsck -y on the device): ${said}`,
+    `the ${type} on the volume needs a repair by hand (holdfast attach, e2fsck -y): ${said}`,
   )
 }

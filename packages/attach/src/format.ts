@@ -1,7 +1,7 @@
 /**
- * mkfs that can be interrupted anywhere. The filesystem is made in a sparse file, then copied: a mark goes to the first
- * block, everything else follows, the first block comes last and takes the mark away. So a device whose first block is
- * the mark was never mounted, whichever host began, and may be formatted again.
+ * mkfs that can be interrupted anywhere. The filesystem is made in a sparse file, then copied: a mark goes to
+ * the first block, everything else follows, the first block comes last and takes the mark away. So a device
+ * whose first block is the mark was never mounted, whichever host began, and may be formatted again.
  */
 import { mkdtemp, open, readFile, rm, type FileHandle } from 'node:fs/promises'
 import { basename, join } from 'node:path'
@@ -33,7 +33,9 @@ export interface FileSystemImage {
   remove(): Promise<void>
 }
 
-/** Runs mkfs on a sparse file of the device's size. @throws HoldfastError HF_BAD_REQUEST with what mkfs said. */
+/**
+ * Runs mkfs on a sparse file of the device's size. @throws HoldfastError HF_BAD_REQUEST with what mkfs said.
+ */
 export async function makeImage(
   device: string,
   fileSystem: FileSystem,
@@ -97,7 +99,7 @@ export async function copyFileSystem(image: FileSystemImage, device: string): Pr
 /** All data of the sparse file but its first block. */
 async function copyData(source: FileHandle, target: FileHandle): Promise<void> {
   const buffer = Buffer.alloc(COPY_BYTES)
-  for (let position = BLOCK_BYTES; ; ) {
+  for (let position = BLOCK_BYTES; ;) {
     const extent = native.nextData(source.fd, position)
     if (extent === undefined) return
     const start = Math.floor(extent[0] / BLOCK_BYTES) * BLOCK_BYTES

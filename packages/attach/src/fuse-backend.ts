@@ -4,7 +4,10 @@ import type { DeviceBackend } from './backend.ts'
 import { isInstalled, notInstalled } from './command.ts'
 import { KeptVolume, keeperFolder } from './kept-volume.ts'
 
-export function fuseBackend(options: { readonly stateDir: string; readonly nbdSocket: string }): DeviceBackend {
+export function fuseBackend(options: {
+  readonly stateDir: string
+  readonly nbdSocket: string
+}): DeviceBackend {
   return {
     name: 'nbdfuse',
     async usable() {

@@ -14,7 +14,10 @@ import { NbdProxy } from './nbd-proxy.ts'
 const START_MS_MAX = 15_000
 const RELEASE_MS_MAX = 5_000
 
-/** Relative paths are inside the keeper's folder, which is its working directory: socket paths have to be short. */
+/**
+ * Relative paths are inside the keeper's folder, which is its working directory: socket paths have to be
+ * short.
+ */
 export class FuseDevice implements KeptDevice {
   readonly #proxy: NbdProxy
   readonly #log: (text: string) => void
@@ -71,7 +74,8 @@ export class FuseDevice implements KeptDevice {
     const args = ['--find', '--show', '--direct-io=on', `${FUSE_FOLDER}/nbd`]
     const path = (await runOrFail('losetup', args)).trim()
     this.#loop = { path, fd: openSync(path, 'r') }
-    // Only marks it: the device goes with its last user, of whom this process is one. Nothing outlives a dead host.
+    // Only marks it: the device goes with its last user, of whom this process is one. Nothing outlives a dead
+    // host.
     await runOrFail('losetup', ['--detach', path])
     return path
   }
@@ -98,7 +102,10 @@ export class FuseDevice implements KeptDevice {
         this.#log(`${loop.path} is still open somewhere`)
         if (force) return
         this.#loop = { path: loop.path, fd: openSync(loop.path, 'r') }
-        throw new HoldfastError('HF_CONFLICT', `${loop.path} is still open somewhere: see fuser -v ${loop.path}`)
+        throw new HoldfastError(
+          'HF_CONFLICT',
+          `${loop.path} is still open somewhere: see fuser -v ${loop.path}`,
+        )
       }
       await sleep(10)
     }

@@ -21,4 +21,10 @@ export class Gate {
   }
 }
 
-export const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms))
+/** With `idly` it does not keep the process alive. */
+export function sleep(ms: number, idly = false): Promise<void> {
+  return new Promise((resolve) => {
+    const timer = setTimeout(resolve, ms)
+    if (idly) timer.unref()
+  })
+}

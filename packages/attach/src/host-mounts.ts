@@ -37,6 +37,7 @@ export interface HostMountsOptions {
 }
 
 const CLAIM_RETRY_MS = 250
+const CLOSE_MS_MAX = 10_000
 
 export class HostMounts implements VolumeMounts {
   readonly #options: HostMountsOptions
@@ -55,11 +56,15 @@ export class HostMounts implements VolumeMounts {
     for (const record of attachments) {
       const kept = current ? await this.#adopt(record) : undefined
       if (kept !== undefined) continue
-      events.event('warn', 'attachment of an earlier run is void', { volume: `${record.namespace}/${record.name}` })
+      events.event('warn', 'attachment of an earlier run is void', {
+        volume: `${record.namespace}/${record.name}`,
+      })
       await cleanUp(stateDir, record, this.#options.mountRoot)
       await desk.release(record.namespace, record.name).catch(() => undefined)
     }
-    const known = [...this.#volumes.values()].flatMap(({ attached }) => (attached ? [attached.kept.folder] : []))
+    const known = [...this.#volumes.values()].flatMap(({ attached }) =>
+      attached ? [attached.kept.folder] : [],
+    )
     await removeOrphans(stateDir, new Set(known))
     await this.#save()
     for (const volume of this.#volumes.values()) void this.#reconfirm(volume)
@@ -123,7 +128,10 @@ export class HostMounts implements VolumeMounts {
     await volume?.inTurn(async () => {
       if (volume.mountIds.size > 0) {
         const users = `by ${volume.mountIds.size} user(s)`
-        throw new HoldfastError('HF_CONFLICT', `volume ${volume.title} is mounted here ${users}: unmount it first`)
+        throw new HoldfastError(
+          'HF_CONFLICT',
+          `volume ${volume.title} is mounted here ${users}: unmount it first`,
+        )
       }
       const wasPinned = volume.pinned
       volume.pinned = false
@@ -169,7 +177,8 @@ export class HostMounts implements VolumeMounts {
         })
       }),
     )
-    await Promise.all(closing)
+    // A call that waits for the device must not keep the node from stopping.
+    await Promise.race([Promise.all(closing), sleep(CLOSE_MS_MAX, true)])
     if (failure !== undefined && !options.keepMounted) throw failure
   }
 
@@ -186,13 +195,22 @@ export class HostMounts implements VolumeMounts {
     if (volume.failure !== undefined) {
       if (volume.inUse) {
         const advice = 'stop its containers and unmount it here first'
-        throw new HoldfastError('HF_CONFLICT', `volume ${volume.title} gives errors, ${volume.failure}: ${advice}`)
+        throw new HoldfastError(
+          'HF_CONFLICT',
+          `volume ${volume.title} gives errors, ${volume.failure}: ${advice}`,
+        )
       }
       await this.#dispose(volume)
+    }
+    if (volume.attached?.confirmed === true) {
+      // Whoever takes the right away says so by `lost`: a coordinator that is away for a moment is no reason
+      // to refuse.
+      return volume.attached.kept
     }
     await this.#claim(volume)
     if (volume.attached !== undefined) {
       await volume.attached.kept.confirm()
+      volume.attached.confirmed = true
       return volume.attached.kept
     }
     this.#volumes.set(volume.title, volume)
@@ -200,7 +218,7 @@ export class HostMounts implements VolumeMounts {
       this.#backend ??= await chooseBackend(this.#options.backends)
       const backend = this.#backend
       const kept = await backend.connect(volume.namespace, volume.name)
-      this.#keep(volume, backend, kept)
+      this.#keep(volume, backend, kept, true)
       await this.#save()
       return kept
     } catch (error) {
@@ -241,7 +259,11 @@ export class HostMounts implements VolumeMounts {
     if (made) this.#options.events.event('info', 'filesystem made', { volume: volume.title, type })
     else if (type !== request.fileSystem) {
       const fields = { volume: volume.title, type, asked: request.fileSystem }
-      this.#options.events.event('warn', 'volume has another filesystem than was asked for, and keeps it', fields)
+      this.#options.events.event(
+        'warn',
+        'volume has another filesystem than was asked for, and keeps it',
+        fields,
+      )
     }
     if (request.directory === undefined) await mkdir(path, { recursive: true, mode: 0o700 })
     await mountDevice(kept.device, path, type, mountOptions(type, request))
@@ -251,8 +273,8 @@ export class HostMounts implements VolumeMounts {
     return path
   }
 
-  #keep(volume: Attachment, backend: DeviceBackend, kept: KeptVolume): void {
-    volume.attached = { backend, kept }
+  #keep(volume: Attachment, backend: DeviceBackend, kept: KeptVolume, confirmed: boolean): void {
+    volume.attached = { backend, kept, confirmed }
     void kept.ended.then(() => volume.inTurn(() => this.#replaceKeeper(volume, backend, kept)))
   }
 
@@ -262,8 +284,10 @@ export class HostMounts implements VolumeMounts {
     try {
       const next = await backend.adopt(volume.namespace, volume.name, kept.device)
       if (next === undefined) throw new HoldfastError('HF_IO', `its keeper has ended (log in ${kept.folder})`)
-      this.#keep(volume, backend, next)
-      await next.confirm()
+      const { confirmed } = volume.attached
+      this.#keep(volume, backend, next, confirmed)
+      if (confirmed) await next.confirm()
+      else void this.#reconfirm(volume)
     } catch (error) {
       this.#failed(volume, error instanceof Error ? error.message : String(error))
     }
@@ -341,7 +365,7 @@ export class HostMounts implements VolumeMounts {
     const kept = await backend?.adopt(record.namespace, record.name, record.device)
     if (backend === undefined || kept === undefined) return undefined
     const volume = this.#volume(record.namespace, record.name)
-    this.#keep(volume, backend, kept)
+    this.#keep(volume, backend, kept, false)
     volume.pinned = record.pinned
     const isMounted = mountTable().some(({ path, source }) => path === record.path && source === kept.device)
     if (record.path !== undefined && isMounted) {
@@ -356,12 +380,13 @@ export class HostMounts implements VolumeMounts {
 
   /** Asks for the right to what was adopted; its keeper may not talk to the node before. */
   async #reconfirm(volume: Attachment): Promise<void> {
-    const kept = volume.attached?.kept
+    const { attached } = volume
     if (!volume.inUse) this.#letLinger(volume)
-    while (!this.#closed && kept !== undefined && volume.attached?.kept === kept) {
+    while (!this.#closed && attached !== undefined && volume.attached === attached && !attached.confirmed) {
       try {
         await this.#options.desk.claim(volume.namespace, volume.name)
-        await kept.confirm()
+        await attached.kept.confirm()
+        attached.confirmed = true
         return
       } catch (error) {
         const code = isHoldfastError(error) ? error.code : undefined

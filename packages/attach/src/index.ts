@@ -24,8 +24,9 @@ export interface VolumeMountsOptions {
         /** How long a mount waits for another host to let go of the volume; 5000. */
         readonly claimPatienceMs?: number | undefined
         /**
-         * How long the kernel's NBD client waits for an answer before it sends the request on another connection, seconds;
-         * 20. So long can a restart of the node take for requests that were on their way. More than a failover needs.
+         * How long the kernel's NBD client waits for an answer before it sends the request on another
+         * connection, seconds; 20. So long can a restart of the node take for requests that were on their
+         * way. More than a failover needs.
          */
         readonly requestTimeoutSeconds?: number | undefined
       }
@@ -33,7 +34,10 @@ export interface VolumeMountsOptions {
 }
 
 export interface ClosableVolumeMounts extends VolumeMounts {
-  /** Lets go; what is in use stays mounted, and waits for the next node process, unless `keepMounted` is false. */
+  /**
+   * Lets go; what is in use stays mounted, and waits for the next node process, unless `keepMounted` is
+   * false.
+   */
   close(options?: { readonly keepMounted: boolean }): Promise<void>
   /** The right to the volume has gone: its device gives errors from now on. */
   lost(namespace: string, name: string): void
@@ -46,7 +50,10 @@ export async function openVolumeMounts(options: VolumeMountsOptions): Promise<Cl
   const requestTimeoutSeconds = options.timings?.requestTimeoutSeconds ?? 20
   const mounts = new HostMounts({
     desk: options.desk,
-    backends: [kernelBackend({ stateDir, nbdSocket, requestTimeoutSeconds }), fuseBackend({ stateDir, nbdSocket })],
+    backends: [
+      kernelBackend({ stateDir, nbdSocket, requestTimeoutSeconds }),
+      fuseBackend({ stateDir, nbdSocket }),
+    ],
     state: new AttachmentState(stateDir, options.bootId),
     stateDir,
     mountRoot: resolve(options.mountRoot),

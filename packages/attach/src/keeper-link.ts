@@ -1,4 +1,7 @@
-/** The node's side of a keeper's control socket. While it is open and confirmed, the keeper may talk to the node. */
+/**
+ * The node's side of a keeper's control socket. While it is open and confirmed, the keeper may talk to the
+ * node.
+ */
 import { constants } from 'node:fs'
 import { open } from 'node:fs/promises'
 import type { Socket } from 'node:net'

@@ -1,6 +1,7 @@
 /**
- * The keeper: one process per attached volume, outside the node process. It holds the device, keeps it alive while the
- * node restarts, and ends when the device goes. `keeper-main.js FOLDER`; the folder has `spec.json`.
+ * The keeper: one process per attached volume, outside the node process. It holds the device, keeps it alive
+ * while the node restarts, and ends when the device goes. `keeper-main.js FOLDER`; the folder has
+ * `spec.json`.
  */
 import { readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { FuseDevice } from './fuse-device.ts'

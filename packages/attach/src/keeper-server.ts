@@ -79,7 +79,8 @@ export class KeeperServer {
       this.#log(`${command.do} failed: ${message}`)
       reply = { id, error: { code: isHoldfastError(error) ? error.code : 'HF_IO', message } }
     }
-    if (!socket.destroyed) await new Promise<void>((done) => socket.write(`${JSON.stringify(reply)}\n`, () => done()))
+    if (!socket.destroyed)
+      await new Promise<void>((done) => socket.write(`${JSON.stringify(reply)}\n`, () => done()))
     if (command.do === 'detach' && reply.error === undefined) this.#tellEnded()
   }
 
@@ -100,7 +101,12 @@ export class KeeperServer {
       case 'prepare':
         return this.#inTurn(async () => {
           const device = await this.#devicePath()
-          const prepared = await prepareFileSystem(device, command.fileSystem, command.mkfsOptions, process.cwd())
+          const prepared = await prepareFileSystem(
+            device,
+            command.fileSystem,
+            command.mkfsOptions,
+            process.cwd(),
+          )
           return { prepared }
         })
       case 'detach':

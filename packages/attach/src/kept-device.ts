@@ -15,7 +15,9 @@ export interface KeptDevice {
   readonly gone: Promise<void>
 }
 
-/** @throws HoldfastError HF_CONFLICT if the device is mounted or held by anybody, in whatever mount namespace. */
+/**
+ * @throws HoldfastError HF_CONFLICT if the device is mounted or held by anybody, in whatever mount namespace.
+ */
 export async function requireUnused(device: string): Promise<void> {
   // Others open devices for a moment, to look at them.
   for (let attempt = 0; attempt < 20; attempt++) {

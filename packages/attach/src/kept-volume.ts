@@ -39,7 +39,10 @@ export class KeptVolume {
     this.#link = link
   }
 
-  /** Starts a keeper and waits for its device; leaves nothing if that fails. One that adopts is not confirmed yet. */
+  /**
+   * Starts a keeper and waits for its device; leaves nothing if that fails. One that adopts is not confirmed
+   * yet.
+   */
   static async start(folder: string, spec: KeeperSpec): Promise<KeptVolume> {
     await mkdir(folder, { recursive: true, mode: 0o700 })
     await writeFile(join(folder, SPEC_FILE), JSON.stringify(spec))
@@ -126,7 +129,7 @@ async function startKeeper(folder: string): Promise<KeeperLink> {
   keeper.once('error', () => (ended = true))
   keeper.once('exit', () => (ended = true))
   keeper.unref()
-  for (const end = Date.now() + START_MS_MAX; ; ) {
+  for (const end = Date.now() + START_MS_MAX; ;) {
     try {
       return await KeeperLink.connect(folder)
     } catch {
@@ -155,6 +158,7 @@ export async function removeKeeperFolder(folder: string): Promise<void> {
     await run('umount', ['--lazy', device])
     await rmdir(device).catch(() => undefined)
   }
-  for (const file of [CONTROL_SOCKET, PROXY_SOCKET, SPEC_FILE, LOG_FILE]) await rm(join(folder, file), { force: true })
+  for (const file of [CONTROL_SOCKET, PROXY_SOCKET, SPEC_FILE, LOG_FILE])
+    await rm(join(folder, file), { force: true })
   await rmdir(folder).catch(() => undefined)
 }

@@ -13,7 +13,9 @@ export interface KernelBackendOptions {
   readonly requestTimeoutSeconds: number
 }
 
-/** The device waits that long for a node before it gives errors: until somebody says that the volume is lost. */
+/**
+ * The device waits that long for a node before it gives errors: until somebody says that the volume is lost.
+ */
 const DEAD_TIMEOUT_SECONDS = 30 * 24 * 3600
 const CONNECTIONS_MAX = 4
 

@@ -32,6 +32,7 @@ export class KernelDevice implements KeptDevice {
   #shape: ExportShape | undefined
   #ended = false
   #stopping = false
+  #said = ''
   #repairing = false
   #repairAgain = false
   #tellGone: () => void = () => undefined
@@ -65,7 +66,8 @@ export class KernelDevice implements KeptDevice {
 
   fail(): void {
     this.#ended = true
-    if (this.#index !== undefined) void this.#control?.disconnect(this.#index).catch((error: Error) => this.#say(error))
+    if (this.#index !== undefined)
+      void this.#control?.disconnect(this.#index).catch((error: Error) => this.#say(error))
   }
 
   async stop(force: boolean): Promise<void> {
@@ -173,6 +175,7 @@ export class KernelDevice implements KeptDevice {
       if (this.#ended || !this.#gate.isOpen || this.#index === undefined) return
       await this.#control?.reconnect(this.#index, this.#connection(sockets))
       this.#log('connections replaced')
+      this.#said = ''
     } finally {
       for (const fd of sockets) await closeFd(fd)
     }
@@ -192,8 +195,11 @@ export class KernelDevice implements KeptDevice {
     }
   }
 
+  /** Once, however often it happens in a row. */
   #say(error: unknown): void {
-    this.#log(error instanceof Error ? error.message : String(error))
+    const text = error instanceof Error ? error.message : String(error)
+    if (text !== this.#said) this.#log(text)
+    this.#said = text
   }
 }
 
@@ -201,7 +207,7 @@ function descriptorChannel(fd: number): ByteChannel {
   return {
     async read(length) {
       const bytes = Buffer.alloc(length)
-      for (let filled = 0; filled < length; ) {
+      for (let filled = 0; filled < length;) {
         const { bytesRead } = await readFd(fd, bytes, filled, length - filled, null)
         if (bytesRead === 0) throw new Error('the connection ended during the handshake')
         filled += bytesRead
@@ -209,7 +215,7 @@ function descriptorChannel(fd: number): ByteChannel {
       return bytes
     },
     async write(bytes) {
-      for (let written = 0; written < bytes.length; ) {
+      for (let written = 0; written < bytes.length;) {
         written += (await writeFd(fd, bytes, written, bytes.length - written, null)).bytesWritten
       }
     },

@@ -1,4 +1,6 @@
-/** Mounts of this mount namespace, from the kernel's table: looking at a path could wait for a dead device. */
+/**
+ * Mounts of this mount namespace, from the kernel's table: looking at a path could wait for a dead device.
+ */
 import { readFileSync } from 'node:fs'
 import { rmdir } from 'node:fs/promises'
 import { HoldfastError } from '@holdfast/base'
@@ -35,7 +37,10 @@ export async function mountDevice(
   throw new HoldfastError('HF_IO', `the volume could not be mounted: ${stderr.trim().split('\n')[0] ?? ''}`)
 }
 
-/** Unmounts every mount of a device here. @throws HoldfastError HF_CONFLICT while something uses it, unless `lazily`. */
+/**
+ * Unmounts every mount of a device here. @throws HoldfastError HF_CONFLICT while something uses it, unless
+ * `lazily`.
+ */
 export async function unmountDevice(device: string, lazily: boolean): Promise<void> {
   for (const { path } of mountsOf(device).toReversed()) {
     const { code, stderr } = await run('umount', [path])

@@ -1,4 +1,6 @@
-/** Both ends of the fixed newstyle handshake (NBD protocol, "Newstyle negotiation"), over any byte channel. */
+/**
+ * Both ends of the fixed newstyle handshake (NBD protocol, "Newstyle negotiation"), over any byte channel.
+ */
 import { HoldfastError } from '@holdfast/base'
 import * as nbd from './nbd-wire.ts'
 

@@ -74,7 +74,10 @@ export class NbdControl {
     }
   }
 
-  /** Makes a device; its index: 3 for `/dev/nbd3`. The sockets are the kernel's then; the descriptors can be closed. */
+  /**
+   * Makes a device; its index: 3 for `/dev/nbd3`. The sockets are the kernel's then; the descriptors can be
+   * closed.
+   */
   async connect(connection: NbdConnection): Promise<number> {
     const answer = await this.#netlink.request(this.#family, NBD_CMD_CONNECT, [
       attributeU64(NBD_ATTR_SIZE_BYTES, connection.size),
@@ -85,7 +88,8 @@ export class NbdControl {
       attributeText(NBD_ATTR_BACKEND_IDENTIFIER, connection.identifier),
     ])
     const index = answer?.attributes.get(NBD_ATTR_INDEX)?.readUInt32LE(0)
-    if (index === undefined) throw new HoldfastError('HF_IO', 'the kernel did not say which nbd device it made')
+    if (index === undefined)
+      throw new HoldfastError('HF_IO', 'the kernel did not say which nbd device it made')
     return index
   }
 
@@ -117,7 +121,9 @@ export class NbdControl {
 
 /** Whether that message says that a connection of the device died. */
 export function isLinkDead(message: NetlinkMessage, index: number): boolean {
-  return message.command === NBD_CMD_LINK_DEAD && message.attributes.get(NBD_ATTR_INDEX)?.readUInt32LE(0) === index
+  return (
+    message.command === NBD_CMD_LINK_DEAD && message.attributes.get(NBD_ATTR_INDEX)?.readUInt32LE(0) === index
+  )
 }
 
 function timeouts(connection: Pick<NbdConnection, 'requestTimeoutSeconds' | 'deadTimeoutSeconds'>): Buffer[] {

@@ -1,6 +1,7 @@
 /**
- * Stands between one NBD client (nbdfuse) and the node. Keeps every request until it is answered; when the node goes, it
- * waits, connects again and sends what was not answered once more, in order. The client sees a pause.
+ * Stands between one NBD client (nbdfuse) and the node. Keeps every request until it is answered; when the
+ * node goes, it waits, connects again and sends what was not answered once more, in order. The client sees a
+ * pause.
  */
 import { createServer, type Server, type Socket } from 'node:net'
 import { HoldfastError } from '@holdfast/base'
@@ -160,6 +161,7 @@ export class NbdProxy {
     this.#upstream = undefined
     if (this.#closed || this.#failed) return
     this.#options.log(`the node has gone; ${this.#held.size} requests wait`)
+    let said = ''
     for (let wait = RETRY_MS_MIN; !this.#closed && !this.#failed; wait = Math.min(wait * 2, RETRY_MS_MAX)) {
       await this.#options.gate.pass()
       try {
@@ -173,7 +175,9 @@ export class NbdProxy {
         this.#begin(upstream)
         return
       } catch (error) {
-        this.#options.log(`not yet: ${error instanceof Error ? error.message : String(error)}`)
+        const text = `not yet: ${error instanceof Error ? error.message : String(error)}`
+        if (text !== said) this.#options.log(text)
+        said = text
         await sleep(wait)
       }
     }
@@ -187,7 +191,10 @@ export class NbdProxy {
       const shape = await requestExport(socketChannel(socket), this.#options.exportName)
       const known = this.#shape
       if (known !== undefined && (shape.size < known.size || shape.flags !== known.flags)) {
-        throw new HoldfastError('HF_CONFLICT', `${this.#options.exportName} came back smaller or with other flags`)
+        throw new HoldfastError(
+          'HF_CONFLICT',
+          `${this.#options.exportName} came back smaller or with other flags`,
+        )
       }
       this.#shape ??= shape
       return socket
@@ -230,7 +237,8 @@ export class NbdProxy {
     const client = this.#client
     if (client === undefined) return
     if (!client.write(reply)) this.#upstream?.pause()
-    if (client.isPaused() && this.#heldBytes <= (this.#options.heldBytesMax ?? HELD_BYTES_MAX)) client.resume()
+    if (client.isPaused() && this.#heldBytes <= (this.#options.heldBytesMax ?? HELD_BYTES_MAX))
+      client.resume()
   }
 }
 

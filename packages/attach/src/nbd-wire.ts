@@ -1,4 +1,6 @@
-/** The numbers of the NBD protocol that the keeper needs, in the spelling of doc/proto.md of the nbd project. */
+/**
+ * The numbers of the NBD protocol that the keeper needs, in the spelling of doc/proto.md of the nbd project.
+ */
 export const NBDMAGIC = 0x4e42444d41474943n
 export const IHAVEOPT = 0x49484156454f5054n
 export const NBD_REP_MAGIC = 0x0003e889045565a9n

@@ -51,7 +51,7 @@ export function attributeText(type: number, text: string): Buffer {
 /** Splits a sequence of attributes; one of a nested attribute's payload, too. */
 export function parseAttributes(bytes: Buffer): Map<number, Buffer> {
   const found = new Map<number, Buffer>()
-  for (let offset = 0; offset + 4 <= bytes.length; ) {
+  for (let offset = 0; offset + 4 <= bytes.length;) {
     const length = bytes.readUInt16LE(offset)
     if (length < 4 || offset + length > bytes.length) break
     found.set(bytes.readUInt16LE(offset + 2) & NLA_TYPE_MASK, bytes.subarray(offset + 4, offset + length))
@@ -79,7 +79,11 @@ export class Netlink {
   }
 
   /** Sends a command and returns the kernel's answer, if there is one besides its acknowledgement. */
-  async request(family: number, command: number, attributes: readonly Buffer[]): Promise<NetlinkMessage | undefined> {
+  async request(
+    family: number,
+    command: number,
+    attributes: readonly Buffer[],
+  ): Promise<NetlinkMessage | undefined> {
     const sequence = this.#sequence++
     const body = Buffer.concat(attributes)
     const header = Buffer.alloc(HEADER_BYTES + GENERIC_BYTES)
@@ -94,7 +98,8 @@ export class Netlink {
     let answer: NetlinkMessage | undefined
     for (;;) {
       const datagram = await this.#receive()
-      if (datagram === undefined) throw new HoldfastError('HF_TIMEOUT', 'the kernel did not answer over netlink')
+      if (datagram === undefined)
+        throw new HoldfastError('HF_TIMEOUT', 'the kernel did not answer over netlink')
       for (const { type, sequence: its, payload } of split(datagram)) {
         if (its !== sequence) continue
         if (type !== NLMSG_ERROR) {
@@ -104,7 +109,9 @@ export class Netlink {
         const error = payload.readInt32LE(0)
         if (error === 0) return answer
         const name = getSystemErrorName(error)
-        throw Object.assign(new HoldfastError('HF_IO', `the kernel refused over netlink: ${name}`), { systemCode: name })
+        throw Object.assign(new HoldfastError('HF_IO', `the kernel refused over netlink: ${name}`), {
+          systemCode: name,
+        })
       }
     }
   }
@@ -133,7 +140,7 @@ export class Netlink {
 
 function split(datagram: Buffer): { type: number; sequence: number; payload: Buffer }[] {
   const messages = []
-  for (let offset = 0; offset + HEADER_BYTES <= datagram.length; ) {
+  for (let offset = 0; offset + HEADER_BYTES <= datagram.length;) {
     const length = datagram.readUInt32LE(offset)
     if (length < HEADER_BYTES || offset + length > datagram.length) break
     messages.push({

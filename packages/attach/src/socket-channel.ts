@@ -1,4 +1,6 @@
-/** A socket as a byte channel for the handshake; it stays paused, so that no byte after the handshake is lost. */
+/**
+ * A socket as a byte channel for the handshake; it stays paused, so that no byte after the handshake is lost.
+ */
 import { connect, type Socket } from 'node:net'
 import type { ByteChannel } from './nbd-handshake.ts'
 

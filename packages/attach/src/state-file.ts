@@ -46,7 +46,8 @@ export class AttachmentState {
       const state = JSON.parse(text) as StateFile
       return { current: state.bootId === this.#bootId, attachments: state.attachments }
     } catch {
-      // Renamed into place only when whole, so this is damage of another kind. Keepers are found by their folders.
+      // Renamed into place only when whole, so this is damage of another kind. Keepers are found by their
+      // folders.
       return { current: false, attachments: [] }
     }
   }
