@@ -50,9 +50,9 @@ export class MountedVolume {
     return mounted
   }
 
-  /** The node that it was attached to has died since. */
+  /** The node that it was attached to has died since, or is about to end. */
   get orphaned(): boolean {
-    return !this.host.program.running || this.host.program.lives !== this.#life
+    return !this.host.program.staying || this.host.program.lives !== this.#life
   }
 
   get #file(): string {

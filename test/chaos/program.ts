@@ -36,6 +36,11 @@ export class Program {
     return this.#child !== undefined
   }
 
+  /** It runs, and nobody has told it to end. */
+  get staying(): boolean {
+    return this.#child !== undefined && !this.#stopping
+  }
+
   /** `pattern` on stdout says that it serves; `extraEnv` is for this life only. */
   async start(pattern?: RegExp, extraEnv: Readonly<Record<string, string>> = {}): Promise<void> {
     const { place, command, logFile, name } = this.#options

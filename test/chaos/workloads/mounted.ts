@@ -112,7 +112,7 @@ export class MountedWorkload implements Workload {
     this.#mounted = undefined
     const end = performance.now() + MOVE_MS
     for (let from = old.host; !this.#ending; ) {
-      const alive = cluster.hosts.filter((host) => host !== from && host.program.running)
+      const alive = cluster.hosts.filter((host) => host !== from && host.program.staying)
       const host = dice.pick(alive.length > 0 ? alive : cluster.hosts)
       try {
         const mounted = await this.#mountThrough(host)
