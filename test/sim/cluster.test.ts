@@ -1,72 +1,86 @@
-/** Three nodes, one volume, faults in the middle of writes; everything in virtual time. */
+/** Whole clusters, faults in the middle of writes; everything in virtual time. */
 import { nativeChecksum } from '@holdfast/disk'
-import { SimClient, SimCluster, faultRun } from '@holdfast/simulator'
-import { describe, expect, it } from 'vitest'
+import { FAULT_KINDS, faultRun, planRun, type RunPlan, type RunResult, shrink } from '@holdfast/simulator'
+import { afterEach, describe, expect, it, vi } from 'vitest'
+import { REGRESSIONS } from './regressions.ts'
 
-/** Seeds that once found a mistake of ours. */
-const REGRESSIONS = [94, 287, 317, 330, 387, 552, 729, 1026, 2202, 3311]
-const checksum = nativeChecksum
+const play = (plan: RunPlan, verbose = false): RunResult => faultRun(plan, nativeChecksum, verbose)
 
-describe('[I1-I8] a cluster under faults', () => {
-  it('keeps its word for seeds that found mistakes before', { timeout: 120_000 }, () => {
-    for (const seed of REGRESSIONS) expect(faultRun({ seed, checksum })).toMatchObject({ seed, violations: [] })
+/** Fresh seeds for so long in each run of the tests. */
+const FRESH_MS = Number(process.env['HOLDFAST_SIM_SECONDS'] ?? 60) * 1_000
+
+describe('[I1-I9] a cluster under faults', () => {
+  it('keeps its word for seeds that found mistakes before', { timeout: 300_000 }, () => {
+    for (const { seed } of REGRESSIONS) {
+      expect({ seed, violations: play(planRun(seed)).violations }).toEqual({ seed, violations: [] })
+    }
   })
 
-  it('keeps its word for 200 seeds of mixed faults', { timeout: 300_000 }, () => {
+  it('keeps its word for a fixed set of seeds, in which everything happens', { timeout: 300_000 }, () => {
+    const happened = new Set<string>()
     let elections = 0
     let acknowledged = 0
-    for (let seed = 10_000; seed < 10_200; seed++) {
-      const result = faultRun({ seed, checksum, chaosMs: 1_200 })
-      expect(result).toMatchObject({ seed, violations: [] })
+    for (let seed = 500_000; seed < 500_100; seed++) {
+      const result = play(planRun(seed))
+      expect({ seed, violations: result.violations }).toEqual({ seed, violations: [] })
+      for (const { kind } of result.plan.faults) happened.add(kind)
       elections += result.elections
       acknowledged += result.acknowledgedWrites
     }
-    // Not vacuous: primaries changed and writes went on.
-    expect(elections).toBeGreaterThan(250)
-    expect(acknowledged).toBeGreaterThan(10_000)
+    expect([...happened].sort()).toEqual([...FAULT_KINDS].sort())
+    expect(elections).toBeGreaterThan(200)
+    expect(acknowledged).toBeGreaterThan(50_000)
+  })
+
+  it('keeps its word for fresh seeds', { timeout: FRESH_MS + 300_000 }, () => {
+    const first = Math.floor(Math.random() * 2 ** 31)
+    const end = performance.now() + FRESH_MS
+    for (let seed = first; performance.now() < end; seed++) {
+      const { violations } = play(planRun(seed))
+      expect({ again: `npm run sim -- --seed ${seed}`, violations }).toMatchObject({ violations: [] })
+    }
   })
 
   it('gives the same timeline for the same seed', () => {
-    const once = faultRun({ seed: 77, checksum, verbose: true })
-    const twice = faultRun({ seed: 77, checksum, verbose: true })
-    expect(twice.timeline).toEqual(once.timeline)
-  })
-})
-
-/** One crash of the primary in the middle of writes, then its return. */
-function crashOfThePrimary(seed: number): { violations: readonly string[]; acknowledged: number } {
-  const cluster = new SimCluster({ seed, checksum, nodeCount: 3, leaseTtlMs: 1_000 })
-  cluster.createVolume('v', 3, 64)
-  const client = new SimClient(cluster, 'v', [0, 1, 2, 3, 4, 5])
-  cluster.runUntil(10_000, () => cluster.primaryOf('v') !== undefined)
-  cluster.run(cluster.random.between(20, 120))
-  const primary = cluster.primaryOf('v')
-  if (primary === undefined) return { violations: ['no primary'], acknowledged: 0 }
-  cluster.crash(primary)
-  const moved = cluster.runUntil(10_000, () => cluster.primaryOf('v') !== undefined)
-  if (!moved) cluster.violations.push('nobody took over')
-  cluster.run(60)
-  cluster.restart(primary)
-  if (!cluster.runUntil(20_000, () => cluster.healthy('v'))) cluster.violations.push('not healthy')
-  client.stopped = true
-  if (!cluster.runUntil(10_000, () => client.idle)) cluster.violations.push('a request hangs')
-  let read = false
-  cluster.runUntil(5_000, () => client.connect())
-  client.readAll(() => {
-    read = true
-  })
-  if (!cluster.runUntil(5_000, () => read)) cluster.violations.push('a read hangs')
-  return { violations: cluster.violations, acknowledged: cluster.checker.acknowledgedWrites }
-}
-
-describe('[I5, I6] the crash of the primary in the middle of writes', () => {
-  it('loses nothing in 1,000 seeds', { timeout: 300_000 }, () => {
-    let acknowledged = 0
-    for (let seed = 1; seed <= 1_000; seed++) {
-      const result = crashOfThePrimary(seed)
-      expect({ seed, violations: result.violations }).toEqual({ seed, violations: [] })
-      acknowledged += result.acknowledged
+    for (const seed of [77, 78, 290]) {
+      expect(play(planRun(seed), true).timeline).toEqual(play(planRun(seed), true).timeline)
     }
-    expect(acknowledged).toBeGreaterThan(10_000)
   })
 })
+
+describe('the simulator', () => {
+  afterEach(() => vi.restoreAllMocks())
+
+  it('reads no clock, no chance and no timer of the machine', () => {
+    const forbidden = (what: string) => () => {
+      throw new Error(`the simulation used ${what}`)
+    }
+    vi.spyOn(Date, 'now').mockImplementation(forbidden('Date.now'))
+    vi.spyOn(Math, 'random').mockImplementation(forbidden('Math.random'))
+    vi.spyOn(performance, 'now').mockImplementation(forbidden('performance.now'))
+    for (const name of ['setTimeout', 'setInterval', 'setImmediate', 'queueMicrotask'] as const) {
+      vi.spyOn(globalThis, name).mockImplementation(forbidden(name) as never)
+    }
+    vi.spyOn(process, 'nextTick').mockImplementation(forbidden('process.nextTick') as never)
+    const { violations, acknowledgedWrites } = play(planRun(290))
+    vi.restoreAllMocks()
+    expect(violations).toEqual([])
+    expect(acknowledgedWrites).toBeGreaterThan(100)
+  })
+
+  it('makes a failing schedule small', () => {
+    const plan = planRun(290)
+    const failsWith = (one: RunPlan): RunResult => {
+      const guilty = one.faults.filter(({ kind }) => kind === 'process-crash')
+      return { ...empty(one), violations: guilty.length >= 2 ? ['two crashes'] : [] }
+    }
+    const crash = { kind: 'process-crash', victim: { volume: 0, role: 'any', pick: 0 }, atMs: 10, forMs: 5 } as const
+    const failing = failsWith({ ...plan, faults: [crash, ...plan.faults, crash] })
+    expect(shrink(failing, failsWith).plan.faults).toHaveLength(2)
+  })
+})
+
+function empty(plan: RunPlan): RunResult {
+  const zero = { acknowledgedWrites: 0, reads: 0, clientErrors: 0, elections: 0, healMs: 0, virtualMs: 0 }
+  return { plan, violations: [], timeline: [], ...zero }
+}

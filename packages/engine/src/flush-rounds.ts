@@ -48,7 +48,10 @@ export class FlushRounds {
     if (this.#waiters.length === 0) return
     this.#answer(this.#owner.durableLsn())
     if (this.#waiters.length === 0 || this.#roundTarget !== undefined) return
-    this.#roundTarget = this.#owner.committedLsn()
+    const committed = this.#owner.committedLsn()
+    // Who waits for a position that is not committed yet is looked at again when it is.
+    if (!this.#waiters.some(({ lsn }) => lsn <= committed)) return
+    this.#roundTarget = committed
     this.#roundStartedAt = this.#clock.now()
     this.#owner.flushAll(this.#roundTarget)
   }

@@ -13,9 +13,14 @@ import type { NodeContext } from './context.ts'
 import type { Link } from './peer-table.ts'
 
 export interface FollowerOwner {
-  /** This copy can't go on: full disk (tried again later) or a broken one. */
-  troubled(kind: 'no-space' | 'failed', reason: string): void
+  /**
+   * This copy can't go on: full disk (tried again later), a broken one, or committed batches of ours that are no
+   * part of the primary's history.
+   */
+  troubled(kind: Trouble, reason: string): void
 }
+
+export type Trouble = 'no-space' | 'failed' | 'beyond-history'
 
 type Phase =
   | { readonly kind: 'subscribing' }
@@ -136,8 +141,9 @@ export class Follower {
 
   #truncate(forkLsn: Lsn): void {
     if (forkLsn < this.#log.committedLsn) {
-      // Whoever asks for that has lost data itself: its fault, not ours.
-      this.#fail('failed', `the primary asks to cut committed batches (fork at ${forkLsn})`)
+      // Every copy that was in sync has lost what it had not flushed; ours left the set before that.
+      const { committedLsn } = this.#log
+      this.#fail('beyond-history', `batches ${forkLsn} to ${committedLsn} were committed and are in no in-sync copy`)
       return
     }
     const done = this.#later()
@@ -266,7 +272,7 @@ export class Follower {
     this.link.send({ type: 'rebuild-progress', ...this.scope, receivedBytes, installed })
   }
 
-  #fail(kind: 'no-space' | 'failed', reason: string): void {
+  #fail(kind: Trouble, reason: string): void {
     const refusal = kind === 'no-space' ? 'no-space' : 'damaged'
     this.link.send({ type: 'refused', ...this.scope, reason: refusal })
     this.close()

@@ -8,8 +8,8 @@ import { after, type Instant, type NodeId, type VolumeId } from '@holdfast/base'
 import type { GrantMessage, GrantScopeMessage, PeerMessage, VolumeEpoch } from '@holdfast/wire'
 import type { Link } from './peer-table.ts'
 
-/** Share of a grant that the primary does not count on. */
-const CLOCK_RATE_MARGIN = 0.1
+/** Share of a promised time, a grant's or a lease's, that whoever relies on it does not count on. */
+export const CLOCK_RATE_MARGIN = 0.1
 /** Questions without an answer that are remembered per node. */
 const ASKED_MAX = 16
 

@@ -152,6 +152,11 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
     return this.#serving && !this.#closed
   }
 
+  /** Whether a read that came now would be answered (I8). */
+  get answersReads(): boolean {
+    return this.serving && this.#context.clock.now() < this.#servingUntil
+  }
+
   committedLsn(): Lsn {
     return this.machine.committedLsn
   }
@@ -272,7 +277,9 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
       this.#context.scheduler.soon(() => sink.pieceReturned(seq, undefined))
       return
     }
-    this.#flushes.wait(this.machine.committedLsn, sink, seq)
+    // Before the reign has begun anything in our log may have been acknowledged by the last primary (I6).
+    const acknowledged = this.#serving ? this.machine.committedLsn : this.log.appendedLsn
+    this.#flushes.wait(acknowledged, sink, seq)
     this.#scheduleTurn()
   }
 
@@ -736,6 +743,7 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
     const { volume, epoch } = this.scope
     this.#context.events.event('info', 'serving as primary', { volume, epoch })
     this.#renewPermission()
+    this.#scheduleTurn()
     if (this.#blockedBy === 'start') this.#context.scheduler.soon(() => this.#blockedBy === 'start' && this.#unblock())
   }
 

@@ -135,6 +135,8 @@ export class MemberFeed {
         if (entry.lsn >= this.#nextLsn) this.#sendBatch(entry.batch, entry.lsn, entry.endLsn)
       }
       this.#live = true
+      // Nothing may follow that would carry it.
+      this.committed(this.#owner.committedLsn())
       this.#owner.feedLive(this.node)
       return
     }

@@ -21,13 +21,14 @@ import {
   type VolumeId,
   type VolumeRecord,
 } from '@holdfast/base'
-import { decideElection, type LogStatus } from '@holdfast/replication'
-import { openReplicaLog, type ReplicaLog } from '@holdfast/volume-log'
+import { decideElection, type ElectionDecision, type LogStatus } from '@holdfast/replication'
+import { openReplicaLog, type ReplicaLog, setLogAside } from '@holdfast/volume-log'
 import type { PeerMessage, StatusMessage, SubscribeMessage, VolumeEpoch } from '@holdfast/wire'
 import type { LocalReplicaView, MemberView } from '@holdfast/base'
 import type { Versioned } from './cluster-view.ts'
 import type { NodeContext } from './context.ts'
-import { Follower } from './follower.ts'
+import { Follower, type Trouble } from './follower.ts'
+import { CLOCK_RATE_MARGIN } from './grants.ts'
 import { HandOver } from './hand-over.ts'
 import { LocalPrimary } from './local-primary.ts'
 import type { Link } from './peer-table.ts'
@@ -35,10 +36,10 @@ import type { Link } from './peer-table.ts'
 type Role =
   | { readonly kind: 'opening' }
   | { readonly kind: 'idle' }
-  | { readonly kind: 'candidate'; readonly absentSince: Instant }
+  | { readonly kind: 'candidate'; readonly absentSince: Instant; complainAt: Instant }
   | { readonly kind: 'follower'; readonly primary: NodeId; readonly follower: Follower | undefined }
   | { readonly kind: 'primary'; readonly primary: LocalPrimary; leaseSerial: number }
-  | { readonly kind: 'failed'; readonly reason: string }
+  | { readonly kind: 'failed'; readonly reason: string; readonly reopenAt: Instant }
   | { readonly kind: 'closed' }
 
 /** A primary that does not know yet that it won is asked again soon. */
@@ -46,7 +47,14 @@ const RESUBSCRIBE_MS = 20
 /** The log's upkeep runs about once a second. */
 const MAINTENANCE_TICKS = 20
 const NO_SPACE_RETRY_MS = 5_000
+/** A copy whose disk failed is opened again after so long, then after longer and longer. */
+const REOPEN_MS_MIN = 2_000
+const REOPEN_MS_MAX = 60_000
 const UNCERTAIN_RETRY_MS = 200
+/** An election goes by answers no older than this. */
+const ANSWER_MS_MAX = 1_000
+/** A candidate that can't stand says why this often. */
+const COMPLAIN_MS = 10_000
 
 export interface ReplicaOwner {
   /** The role changed: sessions may have to go elsewhere. */
@@ -69,8 +77,12 @@ export class Replica {
   readonly #answers = new Map<NodeId, LogStatus | undefined>()
   #answersFor: string = ''
   #askedAt: Instant = instant(Number.NEGATIVE_INFINITY)
+  /** When the answers of this round began to be collected. */
+  #roundAt: Instant = instant(Number.NEGATIVE_INFINITY)
   #retryAt: Instant = instant(Number.NEGATIVE_INFINITY)
   #lastFollower: Follower | undefined
+  /** Times that the disk failed since this process began. */
+  #failures = 0
   readonly #handOver: HandOver
 
   constructor(context: NodeContext, versioned: Versioned<VolumeRecord>, owner: ReplicaOwner) {
@@ -83,14 +95,17 @@ export class Replica {
     const mayHavePromised = record.epoch > 0 && record.primary !== context.self.node
     this.#promisedUntil = mayHavePromised ? after(now, context.times.grantMs * 1.1) : now
     this.#handOver = new HandOver(context, key, record.id)
-    const { disk, checksum, scheduler, events, crcCache } = context
+    this.#open(record)
+  }
+
+  #open({ id, segmentBlocks, sizeBytes }: VolumeRecord): void {
+    const { disk, checksum, scheduler, events, crcCache, clock, self } = this.#context
     // Nodes on one machine share a boot; what one of them flushed proves nothing for another.
-    const bootId = `${context.bootId}/${context.self.node}`
-    const { segmentBlocks, sizeBytes } = record
-    const path = `volumes/${record.id}`
-    const wallMs = (): number => context.clock.wallMs()
+    const bootId = `${this.#context.bootId}/${self.node}`
+    const path = `volumes/${id}`
+    const wallMs = (): number => clock.wallMs()
     const ports = { disk, checksum, scheduler, events, bootId, crcCache, wallMs }
-    openReplicaLog({ ...ports, path, volume: record.id, segmentBlocks, sizeBytes }, (error, log, report) => {
+    openReplicaLog({ ...ports, path, volume: id, segmentBlocks, sizeBytes }, (error, log, report) => {
       if (this.#role.kind === 'closed') {
         log?.close(false, () => {})
         return
@@ -102,7 +117,7 @@ export class Replica {
       this.#log = log
       if (report !== undefined && report.damage.length > 0) {
         events.event('error', 'damage found while opening the log', {
-          volume: record.id,
+          volume: id,
           ranges: report.damage
             .map(({ kind, lsn, blockCount }) => `${kind} ${lsn}+${blockCount}`)
             .slice(0, 20)
@@ -137,6 +152,7 @@ export class Replica {
     }
     if (role.kind === 'failed') {
       this.#dropOwnKey()
+      if (this.#context.clock.now() >= role.reopenAt) this.#reopen(record)
       return
     }
     const holder = this.#context.view.primaries.get(this.volume)
@@ -157,7 +173,7 @@ export class Replica {
     if (role.kind === 'primary') {
       role.primary.leaseValid(
         this.#context.lease.held && role.leaseSerial === this.#context.lease.serial
-          ? this.#context.coordinator.leaseValidUntil()
+          ? after(this.#context.coordinator.leaseValidUntil(), -this.#context.settings.leaseTtlMs * CLOCK_RATE_MARGIN)
           : instant(Number.NEGATIVE_INFINITY),
       )
       role.primary.tick()
@@ -170,6 +186,8 @@ export class Replica {
   promise({ epoch: theirs }: VolumeEpoch, until: Instant): boolean {
     const record = this.#context.view.byId.get(this.volume)?.record
     if (record === undefined || this.#role.kind === 'primary') return false
+    // A candidate has seen the primary's key go: promises to that primary would only put off the election.
+    if (this.#role.kind === 'candidate') return false
     if (this.#standingFor !== undefined || record.epoch > theirs) return false
     if (this.#log !== undefined && this.#log.lastEpoch > theirs) return false
     if (until > this.#promisedUntil) this.#promisedUntil = until
@@ -216,7 +234,8 @@ export class Replica {
       role.follower.message(message)
       return
     }
-    this.#dropFollower(RESUBSCRIBE_MS)
+    // Who is not primary yet may be in a moment; whoever can't feed us can't do so in a moment either.
+    this.#dropFollower(message.reason === 'not-primary' ? RESUBSCRIBE_MS : RESUBSCRIBE_MS * 50)
   }
 
   linkClosed(link: Link): void {
@@ -289,8 +308,39 @@ export class Replica {
     const role = this.#role
     if (role.kind === 'primary') role.primary.close()
     if (role.kind === 'follower') role.follower?.close()
-    this.#setRole({ kind: 'failed', reason })
+    const pauseMs = Math.min(REOPEN_MS_MAX, REOPEN_MS_MIN * 2 ** this.#failures++)
+    this.#setRole({ kind: 'failed', reason, reopenAt: after(this.#context.clock.now(), pauseMs) })
     this.#dropOwnKey()
+  }
+
+  /** Sets this copy's contents aside, for whoever may want to look for lost writes in them, and begins an empty one. */
+  #startOver(record: VolumeRecord): void {
+    const { disk, clock, events } = this.#context
+    const log = this.#log
+    if (log === undefined) return
+    this.#log = undefined
+    this.#setRole({ kind: 'opening' })
+    const open = (): void => {
+      if (this.#role.kind === 'opening') this.#open(record)
+    }
+    log.close(false, () => {
+      const directory = setLogAside(disk, `volumes/${this.volume}`, clock.wallMs())
+      events.event('warn', 'this copy is made anew; what it held is kept for a while', { volume: this.volume, directory })
+      disk.syncDirectory(`volumes/${this.volume}`, open)
+    })
+  }
+
+  /** Whatever was wrong with the disk may be over: recovery says what the copy still holds. */
+  #reopen(record: VolumeRecord): void {
+    if (this.#lastFollower?.busy === true || this.#standingFor !== undefined) return
+    const log = this.#log
+    this.#log = undefined
+    this.#setRole({ kind: 'opening' })
+    const open = (): void => {
+      if (this.#role.kind === 'opening') this.#open(record)
+    }
+    if (log === undefined) open()
+    else log.close(false, open)
   }
 
   #keepPrimary(role: Role & { kind: 'primary' }, versioned: Versioned<VolumeRecord>): void {
@@ -382,9 +432,12 @@ export class Replica {
     this.#setRole({ kind: 'follower', primary, follower })
   }
 
-  #followerTroubled(kind: 'no-space' | 'failed', reason: string): void {
+  #followerTroubled(kind: Trouble, reason: string): void {
     this.#context.events.event('error', reason, { volume: this.volume })
-    if (kind === 'failed' && this.#log?.state === 'failed') this.#fail(reason)
+    const record = this.#context.view.byId.get(this.volume)?.record
+    if (kind === 'beyond-history' && record !== undefined && !record.inSync.includes(this.#context.self.node)) {
+      this.#startOver(record)
+    } else if (kind === 'failed' && this.#log?.state === 'failed') this.#fail(reason)
     else this.#dropFollower(kind === 'no-space' ? NO_SPACE_RETRY_MS : RESUBSCRIBE_MS * 50)
   }
 
@@ -407,13 +460,15 @@ export class Replica {
     let role = this.#role
     if (role.kind !== 'candidate') {
       if (role.kind === 'follower') role.follower?.close()
-      role = { kind: 'candidate', absentSince: now }
+      role = { kind: 'candidate', absentSince: now, complainAt: after(now, COMPLAIN_MS) }
       this.#setRole(role)
     }
     if (this.#standingFor !== undefined || this.#lastFollower?.busy === true) return
     const round = `${record.epoch}/${versioned.modRevision}`
-    if (this.#answersFor !== round) {
+    // An answer grows old: a copy that could not be read may be readable by now.
+    if (this.#answersFor !== round || now >= after(this.#roundAt, ANSWER_MS_MAX)) {
       this.#answersFor = round
+      this.#roundAt = now
       this.#answers.clear()
       this.#askedAt = instant(Number.NEGATIVE_INFINITY)
     }
@@ -441,6 +496,15 @@ export class Replica {
       times.election,
     )
     if (decision.kind === 'stand' && this.#context.lease.held) this.#stand(versioned, decision.inSync)
+    else if (now >= role.complainAt) this.#complain(role, decision, record)
+  }
+
+  /** A volume without a primary for long: says why this copy does not stand. */
+  #complain(role: Role & { kind: 'candidate' }, decision: ElectionDecision, { name }: VolumeRecord): void {
+    const { clock, events } = this.#context
+    role.complainAt = after(clock.now(), COMPLAIN_MS)
+    const why = decision.kind === 'wait' ? decision.why : 'this node has no lease at the coordinator'
+    events.event('warn', `no primary: this copy does not stand: ${why}`, { volume: name })
   }
 
   #stand(versioned: Versioned<VolumeRecord>, inSync: readonly NodeId[]): void {
@@ -509,9 +573,9 @@ export class Replica {
 
   #won(record: VolumeRecord, modRevision: number, leaseSerial: number): void {
     const log = this.#log
-    if (this.#role.kind === 'closed' || this.#role.kind === 'failed' || log === undefined) return
-    const { events, statistics, view, self } = this.#context
     this.#standingFor = undefined
+    if (this.#role.kind !== 'candidate' || log === undefined) return
+    const { events, statistics, view, self } = this.#context
     view.learnVolume(this.key, record, modRevision)
     statistics.epochChanges++
     events.event('info', 'elected primary', {

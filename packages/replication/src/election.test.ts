@@ -96,6 +96,15 @@ describe('[I5] election', () => {
     expect(decide({ own: status(4, 100, true), answers }).kind).toBe('wait')
   })
 
+  it('[I9] never lets a suspect copy stand while a member has one that it can not read', () => {
+    const answers = new Map([
+      [a, undefined],
+      [c, status(4, 50, true)],
+    ])
+    expect(decide({ own: status(4, 100, true), answers }).kind).toBe('wait')
+    expect(decide({ own: status(4, 100), answers }).kind).toBe('stand')
+  })
+
   it('never lets a suspect copy stand before a sound one that holds as much', () => {
     const answers = new Map([
       [a, status(4, 100, true)],

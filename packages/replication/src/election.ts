@@ -5,7 +5,8 @@
  * - Only a member of `inSync` stands, only while no primary's key exists, and never before the time
  *   it promised the last primary has passed (I8).
  * - A replica whose host rebooted without a clean stop may lack an unflushed tail: it stands only when
- *   every other in-sync member has answered and none is more complete.
+ *   every other in-sync member has answered, none is more complete, and none has a copy that it can't read: that
+ *   one may hold what this one lost (I9).
  * - Any other in-sync member holds all that was ever acknowledged, so waiting for the longest log is
  *   courtesy, bounded in time, and dropping those that don't answer loses nothing.
  */
@@ -56,6 +57,8 @@ export function decideElection(input: ElectionInput, settings: ElectionSettings)
   const others = record.inSync.filter((node) => node !== self)
   const missing = others.filter((node) => !answers.has(node))
   if (own.suspect && missing.length > 0) return wait('may lack a tail that a silent member holds')
+  const unreadable = others.some((node) => answers.has(node) && answers.get(node) === undefined)
+  if (own.suspect && unreadable) return wait('may lack a tail that a damaged member holds')
   if (missing.length > 0 && now < after(input.absentSince, settings.collectMs)) {
     return wait('collecting answers')
   }

@@ -1,26 +1,30 @@
-/** A cluster of production engines in one process: nodes that crash, clients that check what they read. */
-import {
-  type Checksum,
-  type ExportSession,
-  incarnation,
-  type NodeId,
-  nodeId,
-  type VolumeView,
-} from '@holdfast/base'
-import { createEngine, type Engine } from '@holdfast/engine'
+/** A cluster of production engines in one process under one seed: nodes that come, crash and go, and what they serve. */
+import { type Checksum, incarnation, keys, type NodeId, nodeId, type VolumeRecord } from '@holdfast/base'
+import { createEngine, type Engine, type EngineSettings } from '@holdfast/engine'
+import { Invariants } from './invariants.ts'
 import { RegisterChecker } from './register-checker.ts'
 import { SimCoordinatorStore } from './sim-coordinator.ts'
 import { SimPlatter } from './sim-disk.ts'
 import { type SimEndpoint, SimNetwork } from './sim-network.ts'
-import { Life, type SeededRandom, World } from './world.ts'
+import type { WireVersion } from './wire-versions.ts'
+import { Life, NodeClock, type SeededRandom, World } from './world.ts'
 
 const BLOCK = 4096
+/** Invariants are looked at after so many events. */
+const EVENTS_PER_LOOK = 16
 
 export interface ClusterOptions {
   readonly seed: number
   readonly checksum: Checksum
   readonly nodeCount: number
   readonly leaseTtlMs?: number
+  readonly replaceAfterMs?: number
+  /** Milliseconds of a host per millisecond of the world, per node; 1 where absent. */
+  readonly clockRates?: readonly number[]
+  /** Send messages through the codec, in that version; objects travel where absent. */
+  readonly wire?: WireVersion | undefined
+  /** Labels of each node, for placement. */
+  readonly labels?: ((index: number) => Readonly<Record<string, string>>) | undefined
   /** Keeps the timeline for people. */
   readonly verbose?: boolean
 }
@@ -28,11 +32,16 @@ export interface ClusterOptions {
 export interface SimNode {
   readonly name: NodeId
   readonly platter: SimPlatter
+  readonly clock: NodeClock
+  readonly labels: Readonly<Record<string, string>>
   life: Life
   engine: Engine | undefined
   endpoint: SimEndpoint | undefined
+  wire: WireVersion | undefined
   bootId: string
   lives: number
+  /** The life that was asked to end. */
+  stopping: Life | undefined
 }
 
 export class SimCluster {
@@ -40,10 +49,16 @@ export class SimCluster {
   readonly random: SeededRandom
   readonly network: SimNetwork
   readonly coordinator: SimCoordinatorStore
-  readonly nodes: SimNode[]
-  readonly checker = new RegisterChecker()
+  readonly nodes: SimNode[] = []
+  readonly invariants: Invariants
   readonly violations: string[] = []
+  /** Errors that clients got; whether they are allowed depends on the faults. */
+  readonly clientErrors: string[] = []
+  readonly #checkers = new Map<string, RegisterChecker>()
+  /** Parsed once per change: it is looked at all the time. */
+  readonly #records = new Map<string, { value: string | undefined; record: VolumeRecord | undefined }>()
   readonly #options: ClusterOptions
+  #events = 0
 
   constructor(options: ClusterOptions) {
     this.#options = options
@@ -51,16 +66,30 @@ export class SimCluster {
     this.random = this.world.random.child()
     this.network = new SimNetwork(this.world)
     this.coordinator = new SimCoordinatorStore(this.world)
-    this.nodes = Array.from({ length: options.nodeCount }, (_, index) => ({
+    this.invariants = new Invariants(this)
+    for (let index = 0; index < options.nodeCount; index++) this.addNode()
+  }
+
+  /** A node joins; returns it. */
+  addNode(): SimNode {
+    const index = this.nodes.length
+    const { checksum, clockRates, wire, labels } = this.#options
+    const node: SimNode = {
       name: nodeId(`n${index + 1}`),
-      platter: new SimPlatter({ world: this.world, checksum: options.checksum }),
+      platter: new SimPlatter({ world: this.world, checksum }),
+      clock: new NodeClock(this.world, clockRates?.[index] ?? 1),
+      labels: labels?.(index) ?? {},
       life: new Life(),
       engine: undefined,
       endpoint: undefined,
+      wire,
       bootId: 'boot-1',
       lives: 0,
-    }))
-    for (const node of this.nodes) this.start(node)
+      stopping: undefined,
+    }
+    this.nodes.push(node)
+    this.start(node)
+    return node
   }
 
   start(node: SimNode): void {
@@ -68,27 +97,23 @@ export class SimCluster {
     node.life = new Life()
     node.lives++
     const life = incarnation(`${node.name}-${node.lives}`)
-    node.endpoint = { node: node.name, incarnation: life, life: node.life, accept: undefined }
-    const { name } = node
+    const { name, wire } = node
+    node.endpoint = { node: name, incarnation: life, life: node.life, wire, accept: undefined }
+    const settings: Partial<EngineSettings> = {
+      leaseTtlMs: this.#options.leaseTtlMs ?? 2_000,
+      ...(this.#options.replaceAfterMs === undefined ? {} : { replaceAfterMs: this.#options.replaceAfterMs }),
+    }
     node.engine = createEngine({
-      self: {
-        node: name,
-        incarnation: life,
-        host: name,
-        peerPort: 1,
-        apiPort: 1,
-        nbdPort: 1,
-        labels: {},
-      },
+      self: { node: name, incarnation: life, host: name, peerPort: 1, apiPort: 1, nbdPort: 1, labels: node.labels },
       bootId: node.bootId,
       ports: {
-        clock: world.clock(),
-        scheduler: world.scheduler(node.life),
+        clock: node.clock,
+        scheduler: world.scheduler(node.life, node.clock),
         random: this.random.child(),
         disk: node.platter.attach(node.life),
         checksum: this.#options.checksum,
         network: this.network.attach(node.endpoint),
-        coordinator: this.coordinator.client(name, node.life),
+        coordinator: this.coordinator.client(name, node.life, node.clock),
         events: {
           event: (level, message, fields) => {
             if (this.#options.verbose === true) {
@@ -97,7 +122,7 @@ export class SimCluster {
           },
         },
       },
-      settings: { leaseTtlMs: this.#options.leaseTtlMs ?? 2_000 },
+      settings,
     })
     world.note(`${name} starts`)
     node.engine.start()
@@ -112,12 +137,30 @@ export class SimCluster {
     if (node.endpoint !== undefined) this.network.processEnded(node.endpoint)
   }
 
-  /** The host loses power: unsynced pages go too. */
-  crashHost(node: SimNode): void {
-    this.crash(node)
-    this.world.note(`${node.name} loses its page cache`)
-    node.platter.hostCrashed()
-    node.bootId = `boot-${node.lives + 1}`
+  /** Hosts lose power at the same moment: unsynced pages go too. */
+  crashHosts(nodes: readonly SimNode[]): void {
+    for (const node of nodes) this.crash(node)
+    this.invariants.hostsLost(nodes)
+    for (const node of nodes) {
+      this.world.note(`${node.name} loses its page cache`)
+      node.platter.hostCrashed()
+      node.bootId = `boot-${node.lives + 1}`
+    }
+  }
+
+  /** SIGTERM, and the next life with another version of the wire format perhaps. */
+  restartCleanly(node: SimNode, wire: WireVersion | undefined): void {
+    const { engine, life } = node
+    if (!life.alive || engine === undefined) return
+    this.world.note(`${node.name} is asked to stop`)
+    node.stopping = life
+    engine.stop(() => {
+      if (!life.alive) return
+      this.world.note(`${node.name} has stopped`)
+      this.crash(node)
+      if (node.wire !== undefined) node.wire = wire
+      this.start(node)
+    })
   }
 
   restart(node: SimNode): void {
@@ -135,8 +178,35 @@ export class SimCluster {
     return this.nodes.filter((node) => node.life.alive)
   }
 
-  run(ms: number, stop?: () => boolean): void {
-    this.world.run(this.world.now + ms, () => this.violations.length > 0 || stop?.() === true)
+  checker(volume: string): RegisterChecker {
+    let checker = this.#checkers.get(volume)
+    if (checker === undefined) {
+      checker = new RegisterChecker()
+      this.#checkers.set(volume, checker)
+    }
+    return checker
+  }
+  get checkers(): ReadonlyMap<string, RegisterChecker> {
+    return this.#checkers
+  }
+
+  violation(text: string): void {
+    this.violations.push(text)
+    this.world.note(`violation: ${text}`)
+  }
+
+  clientError(text: string): void {
+    this.clientErrors.push(text)
+    this.world.note(text)
+  }
+
+  /** A client was told that its write is done: look whether that was right. */
+  acknowledged(volume: string, units: readonly number[], versions: readonly number[], zero: boolean): void {
+    this.invariants.acknowledged(volume, units, versions, zero)
+  }
+
+  run(ms: number): void {
+    this.#runTo(this.world.now + ms)
   }
 
   /** Runs until it holds; false when it does not within `ms`. */
@@ -144,13 +214,23 @@ export class SimCluster {
     const end = this.world.now + ms
     while (this.world.now < end && this.violations.length === 0) {
       if (holds()) return true
-      this.world.run(Math.min(end, this.world.now + 20))
+      this.#runTo(Math.min(end, this.world.now + 20))
     }
     return holds()
   }
 
+  #runTo(end: number): void {
+    try {
+      this.world.run(end, () => {
+        if (++this.#events % EVENTS_PER_LOOK === 0) this.invariants.look()
+        return this.violations.length > 0
+      })
+    } catch (error) {
+      this.violation(`an engine threw: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`)
+    }
+  }
+
   createVolume(name: string, replicaCount: number, blocks: number): void {
-    let created: VolumeView | undefined
     let problem: unknown
     let asking = false
     const done = this.runUntil(60_000, () => {
@@ -161,201 +241,42 @@ export class SimCluster {
         asking = true
         const sizeBytes = blocks * BLOCK
         const request = { name, namespace: 'default', sizeBytes, replicaCount, labels: {} }
-        engine.admin.createVolume(request).then(
-          (view) => {
-            created = view
-          },
-          (error: unknown) => {
-            problem = error
-          },
-        )
+        engine.admin.createVolume(request).catch((error: unknown) => {
+          problem = error
+        })
       }
       return this.alive.some((node) => node.engine?.admin.volume('default', name)?.state === 'healthy')
     })
-    if (!done) this.violations.push(`volume ${name} was not created: ${String(problem ?? created)}`)
+    if (!done) this.violation(`volume ${name} was not created: ${String(problem)}`)
+  }
+
+  /** As the coordinator has it, whoever has heard of it. */
+  record(name: string): VolumeRecord | undefined {
+    const value = this.coordinator.get(keys.volume('default', name))
+    const known = this.#records.get(name)
+    if (known?.value === value) return known?.record
+    const record = value === undefined ? undefined : (JSON.parse(value) as VolumeRecord)
+    this.#records.set(name, { value, record })
+    return record
   }
 
   primaryOf(name: string): SimNode | undefined {
-    return this.nodes.find((node) => {
-      const view = node.engine?.admin.volume('default', name)
-      return view !== undefined && node.engine?.replicas.get(view.record.id)?.primary?.serving === true
+    const id = this.record(name)?.id
+    return this.nodes.find((node) => id !== undefined && node.engine?.replicas.get(id)?.primary?.serving === true)
+  }
+
+  /** Nobody can serve: the log of an in-sync copy has a hole, and no other in-sync copy is surely complete. */
+  isDamaged(name: string): boolean {
+    const record = this.record(name)
+    if (record === undefined || this.primaryOf(name) !== undefined) return false
+    const logs = record.inSync.map((member) => {
+      return this.nodes.find((one) => one.name === member)?.engine?.replicas.get(record.id)?.log
     })
+    return logs.some((log) => log?.state === 'damaged') && logs.every((log) => log?.suspect === true || log?.state === 'damaged')
   }
 
   /** True when every copy is in sync and somebody serves. */
   healthy(name: string): boolean {
-    const primary = this.primaryOf(name)
-    return primary?.engine?.admin.volume('default', name)?.state === 'healthy'
+    return this.primaryOf(name)?.engine?.admin.volume('default', name)?.state === 'healthy'
   }
 }
-
-/**
- * One client on one node. It alone writes its blocks, one write per block at a time; it reads those of the others too,
- * which is what shows a primary that serves although another was elected.
- */
-export class SimClient {
-  readonly #cluster: SimCluster
-  readonly #volume: string
-  readonly #blocks: readonly number[]
-  readonly #readable: readonly number[]
-  readonly #random: SeededRandom
-  readonly #pending = new Map<number, (error: number) => void>()
-  readonly #busy = new Set<number>()
-  #session: ExportSession | undefined
-  #life: Life | undefined
-  #token = 0
-  stopped = false
-  operations = 0
-  errors = 0
-
-  constructor(
-    cluster: SimCluster,
-    volume: string,
-    blocks: readonly number[],
-    readable: readonly number[] = blocks,
-  ) {
-    this.#readable = readable
-    this.#cluster = cluster
-    this.#volume = volume
-    this.#blocks = blocks
-    this.#random = cluster.random.child()
-    this.#loop()
-  }
-
-  /** Nothing is unanswered, or the node that would answer is gone and with it the question. */
-  get idle(): boolean {
-    return this.#busy.size === 0 || this.#life?.alive !== true
-  }
-
-  /** Reads every block once; `done` when all have answered. */
-  readAll(done: () => void): void {
-    let left = this.#blocks.length
-    for (const block of this.#blocks) {
-      this.#read(block, () => {
-        if (--left === 0) done()
-      })
-    }
-  }
-
-  connect(): boolean {
-    if (this.#session !== undefined && this.#life?.alive === true) return true
-    this.#session = undefined
-    this.#pending.clear()
-    this.#busy.clear()
-    const { alive } = this.#cluster
-    const node = alive[this.#random.below(alive.length)]
-    if (node?.engine?.exports.find(this.#volume) === undefined) return false
-    this.#life = node.life
-    this.#session = node.engine.exports.open(this.#volume, (token, error) => {
-      const done = this.#pending.get(token)
-      this.#pending.delete(token)
-      done?.(error)
-    })
-    return true
-  }
-
-  #loop(): void {
-    const { world } = this.#cluster
-    world.schedule(this.#random.between(0.5, 8), undefined, () => {
-      if (this.stopped) return
-      const gone = this.#life !== undefined && !this.#life.alive
-      if (gone) {
-        // What the old session had sent may still be on its way: a client that moves takes longer than that.
-        this.#life = undefined
-        this.#session = undefined
-        this.#busy.clear()
-        this.#pending.clear()
-        world.schedule(50, undefined, () => this.#loop())
-        return
-      }
-      if (this.connect()) this.#operate()
-      this.#loop()
-    })
-  }
-
-  #operate(): void {
-    const free = this.#blocks.filter((block) => !this.#busy.has(block))
-    const block = free[this.#random.below(Math.max(1, free.length))]
-    if (block === undefined) return
-    this.operations++
-    const kind = this.#random.fraction()
-    const any = this.#readable[this.#random.below(this.#readable.length)] ?? block
-    if (kind < 0.5) this.#write(block)
-    else if (kind < 0.65) this.#read(block, () => {})
-    else if (kind < 0.9) this.#read(any, () => {})
-    else this.#flush()
-  }
-
-  #write(block: number): void {
-    const session = this.#session
-    if (session === undefined) return
-    const { checker } = this.#cluster
-    const version = checker.issue(block)
-    const fua = this.#random.chance(0.1)
-    this.#busy.add(block)
-    const token = this.#expect((error) => {
-      this.#busy.delete(block)
-      if (error === 0) checker.acknowledged(block, version)
-      else this.errors++
-    })
-    session.write(token, block * BLOCK, blockOf(block, version), 0, BLOCK, fua)
-  }
-
-  #read(block: number, then: () => void): void {
-    const session = this.#session
-    if (session === undefined) return
-    const { checker, violations } = this.#cluster
-    const floor = checker.floor(block)
-    const target = new Uint8Array(BLOCK)
-    const own = !this.#busy.has(block)
-    if (own) this.#busy.add(block)
-    const check = (error: number): void => {
-      if (own) this.#busy.delete(block)
-      if (error !== 0) this.errors++
-      else {
-        const version = versionOf(target, block)
-        const wrong =
-          version === undefined ? `block ${block}: contents of no version` : checker.read(block, version, floor)
-        if (wrong !== undefined) {
-          violations.push(wrong)
-          this.#cluster.world.note(`violation: ${wrong}`)
-        }
-      }
-      then()
-    }
-    const token = this.#expect(check)
-    if (!session.read(token, block * BLOCK, BLOCK, target, 0)) return
-    this.#pending.delete(token)
-    check(0)
-  }
-
-  #flush(): void {
-    this.#session?.flush(this.#expect(() => {}))
-  }
-
-  #expect(done: (error: number) => void): number {
-    const token = ++this.#token
-    this.#pending.set(token, done)
-    return token
-  }
-}
-
-/** Contents that name block and version at both ends. */
-function blockOf(block: number, version: number): Uint8Array {
-  const bytes = new Uint8Array(BLOCK)
-  const view = new DataView(bytes.buffer)
-  for (const at of [0, BLOCK - 8]) {
-    view.setUint32(at, block)
-    view.setUint32(at + 4, version)
-  }
-  return bytes
-}
-
-function versionOf(bytes: Uint8Array, block: number): number | undefined {
-  const view = new DataView(bytes.buffer)
-  const version = view.getUint32(4)
-  if (view.getUint32(BLOCK - 4) !== version) return undefined
-  if (version === 0) return view.getUint32(0) === 0 ? 0 : undefined
-  return view.getUint32(0) === block && view.getUint32(BLOCK - 8) === block ? version : undefined
-}
-

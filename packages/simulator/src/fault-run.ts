@@ -1,149 +1,198 @@
-/** One seeded run: a volume, clients, faults in the middle of writes, then calm in which all must heal. */
-import { type Checksum, keys, type VolumeRecord } from '@holdfast/base'
-import { SimClient, SimCluster, type SimNode } from './cluster.ts'
+/** One seeded run: volumes, clients, faults in the middle of writes, then calm in which all must heal. */
+import type { Checksum } from '@holdfast/base'
+import { SimCluster } from './cluster.ts'
+import { type Fault, type FaultKind, MAY_FAIL_REQUESTS, planFaults } from './faults.ts'
+import { inject, type Stage } from './inject.ts'
+import { SimClient, UNIT } from './sim-client.ts'
+import { WIRE_VERSIONS, type WireVersion } from './wire-versions.ts'
+import { SeededRandom } from './world.ts'
 
-export interface FaultRunOptions {
+/** Everything that a run is made of: the same plan gives the same run. */
+export interface RunPlan {
   readonly seed: number
-  readonly checksum: Checksum
-  readonly verbose?: boolean
-  /** Length of the time with faults, virtual milliseconds. */
-  readonly chaosMs?: number
+  readonly nodeCount: number
+  readonly volumes: readonly { readonly name: string; readonly replicaCount: number; readonly clientCount: number }[]
+  readonly leaseTtlMs: number
+  readonly replaceAfterMs: number
+  readonly clockRates: readonly number[]
+  readonly wire: WireVersion | undefined
+  readonly lengthMs: number
+  /** Mean pause between two requests of a client, milliseconds. */
+  readonly thinkMs: number
+  readonly faults: readonly Fault[]
 }
 
-export interface FaultRunResult {
-  readonly seed: number
+export interface RunResult {
+  readonly plan: RunPlan
   readonly violations: readonly string[]
   readonly timeline: readonly string[]
   readonly acknowledgedWrites: number
   readonly reads: number
+  readonly clientErrors: number
   readonly elections: number
+  /** From the end of the faults until all was whole. */
+  readonly healMs: number
   readonly virtualMs: number
 }
 
-const HEAL_MS_MAX = 20_000
+export interface PlanOptions {
+  /** Length of the time with faults, virtual milliseconds. */
+  readonly lengthMs?: number | undefined
+  readonly kinds?: readonly FaultKind[] | undefined
+}
 
-export function faultRun(options: FaultRunOptions): FaultRunResult {
-  const { seed, checksum, verbose = false, chaosMs = 2_500 } = options
-  const cluster = new SimCluster({ seed, checksum, nodeCount: 3, verbose, leaseTtlMs: 1_000 })
-  const { random, violations } = cluster
-  const replicaCount = random.chance(0.6) ? 3 : 2
-  cluster.createVolume('v', replicaCount, 64)
-  const owned = Array.from({ length: 1 + random.below(3) }, (_, client) =>
-    Array.from({ length: 6 }, (_, index) => client * 8 + index),
+const BLOCKS = 48
+const UNITS = (BLOCKS * 4096) / UNIT
+const HEAL_MS_MAX = 40_000
+const ANSWER_MS_MAX = 20_000
+/** Clocks may run fast or slow by so much. */
+const CLOCK_SKEW = 0.03
+
+/** What a seed stands for. */
+export function planRun(seed: number, { lengthMs, kinds }: PlanOptions = {}): RunPlan {
+  const random = new SeededRandom(seed)
+  const nodeCount = 3 + (random.chance(0.3) ? 1 + random.below(2) : 0)
+  const volumeCount = random.chance(0.7) ? 1 : 2 + random.below(2)
+  const volumes = Array.from({ length: volumeCount }, (_, index) => ({
+    name: `v${index + 1}`,
+    replicaCount: random.chance(0.1) ? 1 : random.chance(0.55) ? 3 : 2,
+    clientCount: 1 + random.below(volumeCount === 1 ? 3 : 2),
+  }))
+  const skewed = random.chance(0.4)
+  const rates = Array.from({ length: 6 }, () => (skewed ? 1 + CLOCK_SKEW * random.between(-1, 1) : 1))
+  const length = lengthMs ?? Math.round(random.between(600, 4_000))
+  return {
+    seed,
+    nodeCount,
+    volumes,
+    leaseTtlMs: 1_000,
+    replaceAfterMs: random.chance(0.3) ? Math.round(random.between(1_000, 4_000)) : 600_000,
+    clockRates: rates,
+    wire: random.chance(0.15) ? WIRE_VERSIONS[random.below(2)] : undefined,
+    lengthMs: length,
+    thinkMs: Math.round(3 * 15 ** random.fraction()),
+    faults: planFaults({ random: random.child(), lengthMs: length, leaseTtlMs: 1_000, volumeCount, kinds }),
+  }
+}
+
+/** Plays a plan. `verbose` also takes the events of the engines into the timeline. */
+export function faultRun(plan: RunPlan, checksum: Checksum, verbose = false): RunResult {
+  const { seed, nodeCount, leaseTtlMs, replaceAfterMs, clockRates, wire } = plan
+  const cluster = new SimCluster({
+    seed,
+    checksum,
+    nodeCount,
+    leaseTtlMs,
+    replaceAfterMs,
+    clockRates,
+    wire,
+    verbose,
+  })
+  for (const { name, replicaCount } of plan.volumes) cluster.createVolume(name, replicaCount, BLOCKS)
+  const clients = cluster.violations.length > 0 ? [] : makeClients(cluster, plan)
+  const stage: Stage = { cluster, volumes: plan.volumes.map(({ name }) => name), clients, damaged: undefined }
+  const begin = cluster.world.now
+  for (const fault of plan.faults) cluster.world.schedule(fault.atMs, undefined, () => inject(stage, fault))
+  cluster.run(plan.lengthMs)
+  const calmAt = cluster.world.now
+  const healMs = calm(stage, plan) - calmAt
+  if (!plan.faults.some(({ kind }) => MAY_FAIL_REQUESTS.has(kind))) {
+    for (const error of cluster.clientErrors) cluster.violation(error)
+  }
+  const checkers = [...cluster.checkers.values()]
+  return {
+    plan,
+    violations: cluster.violations,
+    timeline: cluster.world.timeline,
+    acknowledgedWrites: checkers.reduce((sum, one) => sum + one.acknowledgedWrites, 0),
+    reads: checkers.reduce((sum, one) => sum + one.reads, 0),
+    clientErrors: cluster.clientErrors.length,
+    elections: stage.volumes.reduce((sum, name) => sum + (cluster.record(name)?.epoch ?? 0), 0),
+    healMs,
+    virtualMs: cluster.world.now - begin,
+  }
+}
+
+/** Each client has a run of units of its own, and some that lie between those of the others. */
+function makeClients(cluster: SimCluster, plan: RunPlan): SimClient[] {
+  return plan.volumes.flatMap(({ name, clientCount }) =>
+    Array.from({ length: clientCount }, (_, client) => {
+      const own = Math.floor(UNITS / 2 / clientCount)
+      const units: number[] = []
+      for (let at = 0; at < Math.min(own, 40); at++) units.push(client * own + at)
+      for (let unit = UNITS / 2 + client; unit < UNITS / 2 + 24; unit += clientCount) units.push(unit)
+      return new SimClient({ cluster, volume: name, units, unitCount: UNITS, thinkMs: plan.thinkMs })
+    }),
   )
-  const clients = owned.map((blocks) => new SimClient(cluster, 'v', blocks, owned.flat()))
-  const end = cluster.world.now + chaosMs
-  while (cluster.world.now < end && violations.length === 0) {
-    cluster.run(random.between(20, 400))
-    if (violations.length === 0) fault(cluster)
+}
+
+/** The faults are over: everything must serve, be in sync and show what was acknowledged. Returns when all was whole. */
+function calm(stage: Stage, plan: RunPlan): number {
+  const { cluster, volumes, clients } = stage
+  const { world, network, coordinator } = cluster
+  if (cluster.violations.length > 0) return world.now
+  world.note('the faults are over')
+  // What was planned to end later ends now.
+  network.heal()
+  network.slowness = 1
+  coordinator.unreachableFrom.clear()
+  coordinator.slowness = 1
+  coordinator.watchLagMs = 0
+  coordinator.restart()
+  for (const node of cluster.nodes) {
+    node.platter.slowness = 1
+    node.platter.capacityBytes = 2 ** 40
+    node.platter.failing.clear()
+    cluster.restart(node)
   }
-  calm(cluster, clients)
-  const elections = epochOf(cluster)
-  const { acknowledgedWrites, reads } = cluster.checker
-  const { timeline, now: virtualMs } = cluster.world
-  return { seed, violations, timeline, acknowledgedWrites, reads, elections, virtualMs }
-}
-
-function epochOf(cluster: SimCluster): number {
-  const epochs = cluster.alive.map((node) => node.engine?.admin.volume('default', 'v')?.record.epoch ?? 0)
-  return Math.max(0, ...epochs)
-}
-
-/** As the coordinator has it, whoever has heard of it. */
-function inSyncCount(cluster: SimCluster): number {
-  const entry = cluster.coordinator.range(keys.volumes)[0]
-  return entry === undefined ? 0 : (JSON.parse(entry.value) as VolumeRecord).inSync.length
-}
-
-/** One fault of a kind that the protocol promises to survive. */
-function fault(cluster: SimCluster): void {
-  const { random, network, coordinator, world, nodes } = cluster
-  const some = (): SimNode => nodes[random.below(nodes.length)] as SimNode
-  const victim = random.chance(0.6) ? (cluster.primaryOf('v') ?? some()) : some()
-  const down = nodes.length - cluster.alive.length
-  switch (random.below(8)) {
-    case 0:
-    case 1:
-      cluster.crash(victim)
-      break
-    case 2:
-      // Only where another copy has what this one may lose, and none has lost anything lately.
-      if (down === 0 && inSyncCount(cluster) > 1 && cluster.healthy('v')) cluster.crashHost(victim)
-      break
-    case 3:
-      for (const node of nodes) if (!node.life.alive && random.chance(0.7)) cluster.restart(node)
-      break
-    case 4:
-      cluster.pause(victim, random.between(50, 2_500))
-      break
-    case 5: {
-      if (random.chance(0.4)) {
-        isolate(cluster, victim)
-        break
+  for (const node of cluster.nodes) undrain(stage, node.name)
+  const stopping = (): boolean => cluster.nodes.some(({ stopping, life }) => stopping === life && life.alive)
+  const whole = (): boolean => !stopping() && volumes.every((volume) => cluster.healthy(volume))
+  // The only complete copy is damaged: an operator must decide, and nothing is served meanwhile (I9).
+  const lost = (): boolean => stage.damaged !== undefined && volumes.some((volume) => cluster.isDamaged(volume))
+  if (!cluster.runUntil(HEAL_MS_MAX, () => whole() || lost())) {
+    for (const volume of volumes) {
+      // A damaged primary can't feed the others what nobody else holds whole.
+      const excused = stage.damaged !== undefined && cluster.primaryOf(volume) === stage.damaged
+      if (!cluster.healthy(volume) && !excused) {
+        const record = JSON.stringify(cluster.record(volume))
+        cluster.violation(`${volume} is not whole ${HEAL_MS_MAX} ms after the faults: ${record}`)
       }
-      const other = some()
-      if (other === victim) break
-      world.note(`${victim.name} and ${other.name} are cut`)
-      network.cut(victim.name, other.name)
-      network.cut(other.name, victim.name)
-      if (random.chance(0.3)) coordinator.unreachableFrom.add(victim.name)
-      break
     }
-    case 6:
-      if (random.chance(0.5)) {
-        world.note('the coordinator is away')
-        coordinator.down = true
-      } else {
-        world.note(`${victim.name} can't reach the coordinator`)
-        coordinator.unreachableFrom.add(victim.name)
-      }
-      break
-    case 7:
-      if (random.chance(0.5)) network.breakOne()
-      else mend(cluster)
-      break
+    return world.now
   }
-}
-
-/** A living host that nobody reaches: another is elected while its own clients still ask it. */
-function isolate(cluster: SimCluster, victim: SimNode): void {
-  cluster.world.note(`${victim.name} is alone`)
-  for (const { name } of cluster.nodes) {
-    if (name === victim.name) continue
-    cluster.network.cut(victim.name, name)
-    cluster.network.cut(name, victim.name)
+  if (lost()) return world.now
+  const wholeAt = world.now
+  finish(stage, clients)
+  if (cluster.violations.length === 0 && !plan.faults.some(({ kind }) => kind === 'bit-flip')) {
+    for (const volume of volumes) {
+      let differ: string | undefined
+      cluster.runUntil(ANSWER_MS_MAX, () => (differ = cluster.invariants.copiesAreTheSame(volume)) === undefined)
+      if (differ !== undefined) cluster.violation(differ)
+    }
   }
-  cluster.coordinator.unreachableFrom.add(victim.name)
-  cluster.run(cluster.random.between(500, 4_000))
-}
-
-function mend(cluster: SimCluster): void {
-  cluster.world.note('network and coordinator are whole')
-  cluster.network.heal()
-  cluster.coordinator.unreachableFrom.clear()
-  cluster.coordinator.restart()
-}
-
-/** The faults are over: everything must serve, be in sync and show what was acknowledged. */
-function calm(cluster: SimCluster, clients: readonly SimClient[]): void {
-  const { violations, world } = cluster
-  if (violations.length > 0) return
-  mend(cluster)
-  for (const node of cluster.nodes) cluster.restart(node)
-  if (!cluster.runUntil(HEAL_MS_MAX, () => cluster.healthy('v'))) {
-    violations.push(`not healthy ${HEAL_MS_MAX} ms after the faults ended`)
-    return
-  }
-  for (const client of clients) client.stopped = true
-  cluster.runUntil(HEAL_MS_MAX, () => clients.every((client) => client.idle))
-  for (const client of clients) {
-    if (!client.idle) violations.push('a request was never answered')
-  }
-  let left = clients.length
-  if (!cluster.runUntil(HEAL_MS_MAX, () => clients.every((client) => client.connect()))) {
-    violations.push('the export is gone')
-  }
-  for (const client of clients) client.readAll(() => left--)
-  if (!cluster.runUntil(HEAL_MS_MAX, () => left === 0)) violations.push('a read was never answered')
   world.note('done')
+  return wholeAt
+}
+
+function undrain({ cluster }: Stage, name: SimCluster['nodes'][number]['name']): void {
+  const again = (): void => {
+    const { engine } = cluster.alive[0] ?? {}
+    const draining = engine?.admin.nodes().find(({ record }) => record.name === name)?.record.draining
+    if (draining === true) engine?.admin.setDraining(name, false).catch(() => {})
+    cluster.world.schedule(500, undefined, again)
+  }
+  again()
+}
+
+/** No client asks any more; what was asked is answered, and everything is read once. */
+function finish({ cluster }: Stage, clients: readonly SimClient[]): void {
+  for (const client of clients) client.stopped = true
+  cluster.runUntil(ANSWER_MS_MAX, () => clients.every((client) => client.idle))
+  if (!clients.every((client) => client.idle)) cluster.violation('a request was never answered')
+  const connected = (): boolean => clients.every((client) => client.connect())
+  if (!cluster.runUntil(ANSWER_MS_MAX, connected)) cluster.violation('an export is gone')
+  let left = clients.length
+  for (const client of clients) client.readAll(() => left--)
+  if (!cluster.runUntil(ANSWER_MS_MAX, () => left === 0)) cluster.violation('a read was never answered')
 }

@@ -11,32 +11,78 @@ interface Register {
   durable: number
   acknowledged: number
   issued: number
+  /** Versions that were written as zeroes; none until there is one. */
+  zeroes: number[] | undefined
+}
+
+/** What had been acknowledged when a flush was asked for. */
+export interface FlushSnapshot {
+  readonly blocks: readonly { readonly block: number; readonly version: number }[]
+  /** Losses of power before it: a flush says nothing about what one of them took. */
+  readonly losses: number
 }
 
 export class RegisterChecker {
   readonly #registers = new Map<number, Register>()
+  /** Acknowledged beyond what is known to be durable. */
+  readonly #unflushed = new Set<number>()
+  #losses = 0
   reads = 0
   acknowledgedWrites = 0
 
   #of(block: number): Register {
     let register = this.#registers.get(block)
     if (register === undefined) {
-      register = { floor: 0, durable: 0, acknowledged: 0, issued: 0 }
+      register = { floor: 0, durable: 0, acknowledged: 0, issued: 0, zeroes: undefined }
       this.#registers.set(block, register)
     }
     return register
   }
 
-  /** The version that the next write of the block carries. */
-  issue(block: number): number {
-    return ++this.#of(block).issued
+  /** The version that the next write of the block carries; `zero`: its contents will be zeroes. */
+  issue(block: number, zero = false): number {
+    const register = this.#of(block)
+    const version = ++register.issued
+    if (zero) {
+      register.zeroes ??= []
+      register.zeroes.push(version)
+    }
+    return version
   }
 
-  acknowledged(block: number, version: number): void {
+  /** `fua`: the acknowledgement also says that it is durable. */
+  acknowledged(block: number, version: number, fua = false): void {
     const register = this.#of(block)
     register.acknowledged = Math.max(register.acknowledged, version)
     register.floor = Math.max(register.floor, version)
+    if (fua) register.durable = Math.max(register.durable, version)
+    if (register.acknowledged > register.durable) this.#unflushed.add(block)
     this.acknowledgedWrites++
+  }
+
+  /** Taken when a flush is asked for, given back to `flushed` when it succeeds (I3). */
+  beforeFlush(): FlushSnapshot {
+    const blocks = [...this.#unflushed].map((block) => ({ block, version: this.#of(block).acknowledged }))
+    return { blocks, losses: this.#losses }
+  }
+
+  flushed(snapshot: FlushSnapshot): void {
+    if (snapshot.losses !== this.#losses) return
+    for (const { block, version } of snapshot.blocks) {
+      const register = this.#of(block)
+      register.durable = Math.max(register.durable, version)
+      if (register.acknowledged <= register.durable) this.#unflushed.delete(block)
+    }
+  }
+
+  /** All copies lost what was not flushed, or may have: from now on older versions are right, down to the durable one. */
+  unflushedMayBeLost(): void {
+    this.#losses++
+    this.#unflushed.clear()
+    for (const register of this.#registers.values()) {
+      register.floor = Math.min(register.floor, register.durable)
+      register.acknowledged = register.durable
+    }
   }
 
   floor(block: number): number {
@@ -47,10 +93,27 @@ export class RegisterChecker {
   read(block: number, version: number, floor: number): string | undefined {
     const register = this.#of(block)
     this.reads++
-    if (version < floor) return `block ${block}: read version ${version} after ${floor} was seen or acknowledged`
+    // A power loss since then permits older ones.
+    const least = Math.min(floor, register.floor)
+    if (version < least) return `block ${block}: read version ${version} after ${least} was seen or acknowledged`
     if (version > register.issued) return `block ${block}: read version ${version}, never written`
     register.floor = Math.max(register.floor, version)
     return undefined
+  }
+
+  /** The same for contents of zeroes: never written, or the oldest zeroing that fits. */
+  readZeroes(block: number, floor: number): string | undefined {
+    const register = this.#of(block)
+    const least = Math.min(floor, register.floor)
+    if (least === 0) return this.read(block, 0, 0)
+    const version = register.zeroes?.find((zeroed) => zeroed >= least)
+    if (version !== undefined) return this.read(block, version, floor)
+    return `block ${block}: read zeroes after version ${least} was seen or acknowledged`
+  }
+
+  /** Whether zeroes in the block may be of `version` or a later one. */
+  zeroedSince(block: number, version: number): boolean {
+    return this.#of(block).zeroes?.some((zeroed) => zeroed >= version) ?? false
   }
 
   blocks(): IterableIterator<number> {

@@ -12,7 +12,7 @@ import {
   type WatchChange,
   type WatchHandler,
 } from '@holdfast/base'
-import type { Life, SeededRandom, World } from './world.ts'
+import type { Life, NodeClock, SeededRandom, World } from './world.ts'
 
 interface Stored {
   value: string
@@ -42,6 +42,12 @@ export class SimCoordinatorStore {
   /** Nobody gets an answer while set. */
   down = false
   readonly unreachableFrom = new Set<NodeId>()
+  /** Every latency of calls is multiplied by it. */
+  slowness = 1
+  /** Watch events come so much later. */
+  watchLagMs = 0
+  /** What clients have asked for since the start. */
+  calls = 0
   #nextLease = 1
 
   constructor(world: World) {
@@ -51,13 +57,26 @@ export class SimCoordinatorStore {
       if (!this.down) {
         for (const [id, lease] of [...this.#leases]) if (lease.expiresAt <= world.now) this.revoke(id)
       }
-      world.schedule(250, undefined, expire)
+      world.schedule(this.random.between(5, 250), undefined, expire)
     }
     world.schedule(250, undefined, expire)
   }
 
-  client(node: NodeId, life: Life): SimCoordinatorClient {
-    return new SimCoordinatorClient(this, node, life)
+  client(node: NodeId, life: Life, clock: NodeClock): SimCoordinatorClient {
+    return new SimCoordinatorClient(this, node, life, clock)
+  }
+
+  /** The value of one key now. */
+  get(key: string): string | undefined {
+    return this.#entries.get(key)?.value
+  }
+
+  /** History is compacted under the watchers: each must read everything anew. */
+  compact(): void {
+    for (const watcher of this.watchers) {
+      watcher.missed = true
+      this.resync(watcher)
+    }
   }
 
   reachable(node: NodeId): boolean {
@@ -149,7 +168,8 @@ export class SimCoordinatorStore {
   }
 
   #deliver(watcher: Watcher, task: () => void): void {
-    const lag = this.random.chance(0.05) ? this.random.between(1, 100) : this.random.between(0.1, 2)
+    const usual = this.random.chance(0.05) ? this.random.between(1, 100) : this.random.between(0.1, 2)
+    const lag = usual + this.random.fraction() * this.watchLagMs
     const at = Math.max(watcher.readyAt, this.world.now + lag)
     watcher.readyAt = at
     this.world.scheduleAt(at, watcher.client.life, () => {
@@ -161,6 +181,7 @@ export class SimCoordinatorStore {
 export class SimCoordinatorClient implements Coordinator {
   readonly node: NodeId
   readonly life: Life
+  readonly #clock: NodeClock
   readonly #store: SimCoordinatorStore
   #lease: number | undefined
   #validUntil: Instant = instant(Number.NEGATIVE_INFINITY)
@@ -168,8 +189,9 @@ export class SimCoordinatorClient implements Coordinator {
   #ttlMs = 0
   #closed = false
 
-  constructor(store: SimCoordinatorStore, node: NodeId, life: Life) {
+  constructor(store: SimCoordinatorStore, node: NodeId, life: Life, clock: NodeClock) {
     this.#store = store
+    this.#clock = clock
     this.node = node
     this.life = life
   }
@@ -226,6 +248,7 @@ export class SimCoordinatorClient implements Coordinator {
     timeoutMs: number = CALL_TIMEOUT_MS,
   ): void {
     const { world, random } = this.#store
+    this.#store.calls++
     const lost = (): void => {
       world.schedule(timeoutMs, this.life, () => done({ kind: 'unknown', reason: 'timeout' }))
     }
@@ -243,7 +266,7 @@ export class SimCoordinatorClient implements Coordinator {
   #keepLease(): void {
     if (this.#closed) return
     const { world } = this.#store
-    const sentAt = world.now
+    const sentAt = this.#clock.now()
     const lease = this.#lease
     this.#call(
       (): { kind: 'ok'; lease: number | undefined } => {
@@ -258,7 +281,7 @@ export class SimCoordinatorClient implements Coordinator {
           this.#lease = result.lease
           this.#validUntil = instant(sentAt + this.#ttlMs)
           if (fresh) this.#handler?.gained()
-        } else if (result.kind === 'ok' || world.now > this.#validUntil) {
+        } else if (result.kind === 'ok' || this.#clock.now() > this.#validUntil) {
           this.#loseLease()
         }
         world.schedule(result.kind === 'ok' && this.#lease === undefined ? 10 : this.#ttlMs / 5, this.life, () =>
@@ -278,7 +301,8 @@ export class SimCoordinatorClient implements Coordinator {
 
   #latency(): number {
     const { random } = this.#store
-    return random.chance(0.02) ? random.between(5, 60) : random.between(0.2, 2)
+    const usual = random.chance(0.02) ? random.between(5, 60) : random.between(0.2, 2)
+    return usual * this.#store.slowness
   }
 }
 

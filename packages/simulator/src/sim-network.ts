@@ -1,4 +1,7 @@
-/** Links between simulated nodes: in order, delayed, cut by crashes and partitions. */
+/**
+ * A network in memory: connections in order within themselves, in no order between each other; cut one way or both,
+ * slowed, lost at any moment. What is cut is held back as by TCP: the end of the cut delivers it late, or resets.
+ */
 import type {
   Incarnation,
   NodeId,
@@ -9,31 +12,34 @@ import type {
   PeerNetwork,
 } from '@holdfast/base'
 import type { PeerMessage } from '@holdfast/wire'
+import { overTheWire, type WireVersion } from './wire-versions.ts'
 import type { Life, SeededRandom, World } from './world.ts'
-
-type Handler = PeerLinkHandler<PeerMessage>
-type Accept = (link: PeerLink<PeerMessage>) => Handler
 
 export interface SimEndpoint {
   readonly node: NodeId
   readonly incarnation: Incarnation
   readonly life: Life
-  accept: Accept | undefined
+  /** Undefined: messages travel as objects, which is faster. */
+  readonly wire: WireVersion | undefined
+  accept: ((link: PeerLink<PeerMessage>) => Handler) | undefined
 }
 
-const DIAL_TIMEOUT_MS = 3_000
+type Handler = PeerLinkHandler<PeerMessage>
+type Side = 0 | 1
 
-/** One direction-less connection; `ends[0]` dialled. */
+const DIAL_TIMEOUT_MS = 1_000
+
 class Connection {
   readonly ends: readonly [SimEndpoint, SimEndpoint]
   readonly handlers: [Handler | undefined, Handler | undefined] = [undefined, undefined]
-  readonly links: [PeerLink<PeerMessage> | undefined, PeerLink<PeerMessage> | undefined]
+  readonly links: [PeerLink<PeerMessage> | undefined, PeerLink<PeerMessage> | undefined] = [undefined, undefined]
   readonly readyAt: [number, number] = [0, 0]
+  /** Sent while the direction was cut, by the side that sent. */
+  readonly held: [PeerMessage[], PeerMessage[]] = [[], []]
+  readonly unsentBytes: [number, number] = [0, 0]
   open = true
-  stalled = false
   constructor(ends: readonly [SimEndpoint, SimEndpoint]) {
     this.ends = ends
-    this.links = [undefined, undefined]
   }
 }
 
@@ -42,8 +48,10 @@ export class SimNetwork {
   readonly #random: SeededRandom
   readonly #endpoints = new Map<NodeId, SimEndpoint>()
   readonly #connections = new Set<Connection>()
-  /** Pairs `a>b` over which nothing passes from a to b. */
-  readonly #cut = new Set<string>()
+  /** Pairs `a>b` over which nothing passes from a to b, with the number of reasons for it. */
+  readonly #cuts = new Map<string, number>()
+  /** Every latency is multiplied by it. */
+  slowness = 1
 
   constructor(world: World) {
     this.#world = world
@@ -69,25 +77,28 @@ export class SimNetwork {
   }
 
   cut(from: NodeId, to: NodeId): void {
-    this.#cut.add(`${from}>${to}`)
-    for (const connection of this.#connections) {
-      const [a, b] = connection.ends
-      if ((a.node === from && b.node === to) || (a.node === to && b.node === from)) {
-        connection.stalled = true
-      }
-    }
+    const pair = `${from}>${to}`
+    this.#cuts.set(pair, (this.#cuts.get(pair) ?? 0) + 1)
   }
 
-  /** Everything passes again; connections that stood still are reset. */
-  heal(): void {
-    this.#cut.clear()
-    for (const connection of [...this.#connections]) {
-      if (connection.stalled) this.#close(connection, 'connection timed out')
+  mend(from: NodeId, to: NodeId): void {
+    const pair = `${from}>${to}`
+    const left = (this.#cuts.get(pair) ?? 0) - 1
+    if (left > 0) {
+      this.#cuts.set(pair, left)
+      return
     }
+    this.#cuts.delete(pair)
+    this.#release()
+  }
+
+  heal(): void {
+    this.#cuts.clear()
+    this.#release()
   }
 
   isCut(from: NodeId, to: NodeId): boolean {
-    return this.#cut.has(`${from}>${to}`)
+    return this.#cuts.has(`${from}>${to}`)
   }
 
   /** Breaks one random connection in the middle of whatever it carries. */
@@ -97,34 +108,45 @@ export class SimNetwork {
     if (connection !== undefined) this.#close(connection, 'connection reset')
   }
 
-  #dial(
-    from: SimEndpoint,
-    address: PeerAddress,
-    channel: PeerChannel,
-    handler: Handler,
-  ): () => void {
+  /** Connections that were held up deliver what they held, or turn out to be dead. */
+  #release(): void {
+    for (const connection of [...this.#connections]) {
+      for (const side of [0, 1] as const) {
+        const from = connection.ends[side].node
+        const to = connection.ends[side === 0 ? 1 : 0].node
+        const held = connection.held[side]
+        if (held.length === 0 || this.isCut(from, to)) continue
+        if (this.#random.chance(0.5)) {
+          this.#close(connection, 'connection timed out')
+          break
+        }
+        for (const message of held.splice(0)) this.#transmit(connection, side, message)
+      }
+    }
+  }
+
+  #dial(from: SimEndpoint, address: PeerAddress, channel: PeerChannel, handler: Handler): () => void {
     let connection: Connection | undefined
     let abandoned = false
     const fail = (reason: string): void => {
       this.#world.schedule(0, from.life, () => handler.closed(undefined, reason))
     }
-    const latency = this.#latency()
-    this.#world.schedule(latency, from.life, () => {
+    this.#world.schedule(this.#latency(), from.life, () => {
       const to = this.#endpoints.get(address.node)
       if (abandoned) return fail('abandoned')
-      const cut = this.isCut(from.node, address.node) || this.isCut(address.node, from.node)
-      if (cut) {
+      if (this.isCut(from.node, address.node) || this.isCut(address.node, from.node)) {
         this.#world.schedule(DIAL_TIMEOUT_MS, from.life, () => handler.closed(undefined, 'timeout'))
         return
       }
       if (to === undefined || !to.life.alive || to.accept === undefined) return fail('refused')
       connection = new Connection([from, to])
       this.#connections.add(connection)
-      connection.links[0] = this.#link(connection, 0, channel)
-      connection.links[1] = this.#link(connection, 1, channel)
+      const [near, far] = [this.#link(connection, 0, channel), this.#link(connection, 1, channel)]
+      connection.links[0] = near
+      connection.links[1] = far
       connection.handlers[0] = handler
-      connection.handlers[1] = to.accept(connection.links[1])
-      handler.opened(connection.links[0])
+      connection.handlers[1] = to.accept(far)
+      handler.opened(near)
     })
     return () => {
       abandoned = true
@@ -132,29 +154,38 @@ export class SimNetwork {
     }
   }
 
-  #link(connection: Connection, side: 0 | 1, channel: PeerChannel): PeerLink<PeerMessage> {
-    const other: 0 | 1 = side === 0 ? 1 : 0
-    const [self, peer] = [connection.ends[side], connection.ends[other]]
+  #link(connection: Connection, side: Side, channel: PeerChannel): PeerLink<PeerMessage> {
+    const self = connection.ends[side]
+    const peer = connection.ends[side === 0 ? 1 : 0]
     return {
       node: peer.node,
       channel,
       incarnation: peer.incarnation,
-      bufferedBytes: () => 0,
+      bufferedBytes: () => connection.unsentBytes[side],
       close: (reason) => this.#close(connection, reason),
       send: (message, sent) => {
         // The payload is the sender's again once the kernel has it: what travels is a copy.
-        const copy = copyPayload(message)
+        const copy = self.wire === undefined ? copyPayload(message) : overTheWire(message, self.wire)
         if (sent !== undefined) this.#world.schedule(0, self.life, sent)
-        if (!connection.open || connection.stalled) return
-        const at = Math.max(connection.readyAt[side], this.#world.now + this.#latency())
-        connection.readyAt[side] = at
-        this.#world.scheduleAt(at, peer.life, () => {
-          const link = connection.links[other]
-          if (!connection.open || connection.stalled || link === undefined) return
-          connection.handlers[other]?.message(link, copy)
-        })
+        if (!connection.open) return
+        connection.unsentBytes[side] += payloadBytes(copy)
+        if (this.isCut(self.node, peer.node)) connection.held[side].push(copy)
+        else this.#transmit(connection, side, copy)
       },
     }
+  }
+
+  #transmit(connection: Connection, side: Side, message: PeerMessage): void {
+    const other: Side = side === 0 ? 1 : 0
+    const at = Math.max(connection.readyAt[side], this.#world.now + this.#latency())
+    connection.readyAt[side] = at
+    const bytes = payloadBytes(message)
+    this.#world.scheduleAt(at, connection.ends[other].life, () => {
+      const link = connection.links[other]
+      if (!connection.open || link === undefined) return
+      connection.unsentBytes[side] -= bytes
+      connection.handlers[other]?.message(link, message)
+    })
   }
 
   #close(connection: Connection, reason: string): void {
@@ -170,8 +201,14 @@ export class SimNetwork {
   }
 
   #latency(): number {
-    return this.#random.chance(0.02) ? this.#random.between(1, 20) : this.#random.between(0.02, 0.4)
+    const base = this.#random.chance(0.02) ? this.#random.between(1, 20) : this.#random.between(0.02, 0.4)
+    return base * this.slowness
   }
+}
+
+function payloadBytes(message: PeerMessage): number {
+  if (!('payload' in message)) return 0
+  return message.payload.reduce((sum, part) => sum + part.length, 0)
 }
 
 function copyPayload(message: PeerMessage): PeerMessage {

@@ -60,6 +60,28 @@ export class SeededRandom implements Random {
   }
 }
 
+/** The clocks of one host: they may run fast or slow, and the wall clock may jump. */
+export class NodeClock implements Clock {
+  readonly #world: World
+  /** Local milliseconds per millisecond of the world. */
+  readonly rate: number
+  /** What somebody has added to the wall clock, milliseconds. */
+  wallOffsetMs = 0
+
+  constructor(world: World, rate: number) {
+    this.#world = world
+    this.rate = rate
+  }
+
+  now(): Instant {
+    return instant(this.#world.now * this.rate)
+  }
+
+  wallMs(): number {
+    return 1_700_000_000_000 + this.#world.now * this.rate + this.wallOffsetMs
+  }
+}
+
 export class World {
   readonly random: SeededRandom
   now = 0
@@ -114,13 +136,9 @@ export class World {
     this.timeline.push(`${this.now.toFixed(3).padStart(12)} ${text}`)
   }
 
-  clock(): Clock {
-    return { now: (): Instant => instant(this.now), wallMs: () => 1_700_000_000_000 + this.now }
-  }
-
-  scheduler(life: Life): Scheduler {
+  scheduler(life: Life, clock: NodeClock): Scheduler {
     return {
-      after: (ms, task) => this.schedule(ms, life, task),
+      after: (ms, task) => this.schedule(ms / clock.rate, life, task),
       soon: (task) => {
         this.schedule(0, life, task)
       },

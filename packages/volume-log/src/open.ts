@@ -6,7 +6,7 @@ import { readMeta } from './meta.ts'
 import type { Meta } from './meta.ts'
 import { Recovery } from './recovery.ts'
 import { ReplicaLog } from './replica-log.ts'
-import { removeOldCuts } from './truncation.ts'
+import { finishSettingAside, removeOldCuts } from './truncation.ts'
 import type { LogOpenError, RecoveryReport, ReplicaLogOptions } from './types.ts'
 
 export type OpenDone = (
@@ -17,6 +17,7 @@ export type OpenDone = (
 
 /** Calls back later, with a log in state `ok`, `damaged` or `rebuilding`, or with an error. */
 export function openReplicaLog(options: ReplicaLogOptions, done: OpenDone): void {
+  finishSettingAside(options.disk, options.path, options.wallMs?.() ?? 0)
   const found = readMeta(options.disk, `${options.path}/meta`)
   if (found === undefined) return create(options, done)
   if ('kind' in found) return refuse(options, 'io', found.message, done)

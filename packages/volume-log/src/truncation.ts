@@ -4,7 +4,7 @@
  * it can be taken for a continuation of the log again.
  */
 import { BLOCK_BYTES } from '@holdfast/base'
-import type { DiskError, DiskFile, Lsn } from '@holdfast/base'
+import type { Disk, DiskError, DiskFile, Lsn } from '@holdfast/base'
 import type { AppendWriter } from './append-writer.ts'
 import type { LogCore } from './log-core.ts'
 import { encodeText } from './meta.ts'
@@ -228,6 +228,29 @@ export class Truncation {
       cause: error.message,
     })
   }
+}
+
+/**
+ * Moves a closed log into a directory inside its place, so that an empty one can be made there; it goes the way of
+ * cut tails. Each of the two steps is atomic, and opening finishes what a crash has left between them.
+ */
+export function setLogAside(disk: Disk, path: string, wallMs: number): string {
+  if (disk.list(path).length > 0) disk.rename(path, asidePath(path))
+  return takeIn(disk, path, wallMs)
+}
+
+/** Finishes a `setLogAside` that was interrupted; does nothing else. */
+export function finishSettingAside(disk: Disk, path: string, wallMs: number): void {
+  if (disk.list(asidePath(path)).length > 0) takeIn(disk, path, wallMs)
+}
+
+const asidePath = (path: string): string => `${path}.aside`
+
+function takeIn(disk: Disk, path: string, wallMs: number): string {
+  const directory = `${path}/cut-0-${Math.floor(wallMs)}`
+  disk.makeDirectory(path)
+  disk.rename(asidePath(path), directory)
+  return directory
 }
 
 /** Removes what was cut and kept aside longer ago than the setting says. */

@@ -1,0 +1,230 @@
+/**
+ * One client of one volume: writes, zeroes, flushes and reads with several requests in flight, and checks what it reads.
+ *
+ * The volume is seen as units of 1 KiB, each a register of its own: a request covers one or more, aligned to blocks
+ * or not. A unit has one writer; everybody reads all of them, which is what shows a primary that serves
+ * although another was elected.
+ */
+import type { ExportSession } from '@holdfast/base'
+import type { SimCluster } from './cluster.ts'
+import type { FlushSnapshot, RegisterChecker } from './register-checker.ts'
+import type { Life, SeededRandom } from './world.ts'
+
+export const UNIT = 1024
+const UNITS_MAX = 24
+
+export interface SimClientOptions {
+  readonly cluster: SimCluster
+  readonly volume: string
+  /** Units that this client alone writes. */
+  readonly units: readonly number[]
+  /** Units of the whole volume that it reads. */
+  readonly unitCount: number
+  readonly maxInFlight?: number
+  /** Mean pause between requests, milliseconds. */
+  readonly thinkMs?: number
+}
+
+export class SimClient {
+  readonly volume: string
+  readonly #cluster: SimCluster
+  readonly #checker: RegisterChecker
+  readonly #unitCount: number
+  readonly #random: SeededRandom
+  readonly #maxInFlight: number
+  readonly #thinkMs: number
+  #writable: number[]
+  readonly #pending = new Map<number, (error: number) => void>()
+  readonly #busy = new Set<number>()
+  #session: ExportSession | undefined
+  #life: Life | undefined
+  #token = 0
+  stopped = false
+  operations = 0
+  errors = 0
+
+  constructor({ cluster, volume, units, unitCount, maxInFlight = 6, thinkMs = 4 }: SimClientOptions) {
+    this.volume = volume
+    this.#cluster = cluster
+    this.#checker = cluster.checker(volume)
+    this.#writable = [...units]
+    this.#unitCount = unitCount
+    this.#random = cluster.random.child()
+    this.#maxInFlight = maxInFlight
+    this.#thinkMs = thinkMs
+    this.#loop()
+  }
+
+  /** Nothing is unanswered, or the node that would answer is gone and with it the question. */
+  get idle(): boolean {
+    return this.#pending.size === 0 || this.#life?.alive !== true
+  }
+
+  /** Reads the whole volume once; `done` when all has answered. */
+  readAll(done: () => void): void {
+    let left = Math.ceil(this.#unitCount / UNITS_MAX)
+    for (let first = 0; first < this.#unitCount; first += UNITS_MAX) {
+      this.#read(first, Math.min(UNITS_MAX, this.#unitCount - first), () => {
+        if (--left === 0) done()
+      })
+    }
+  }
+
+  connect(): boolean {
+    if (this.#session !== undefined && this.#life?.alive === true) return true
+    this.#forget()
+    const { alive } = this.#cluster
+    const node = alive[this.#random.below(Math.max(1, alive.length))]
+    if (node?.engine?.exports.find(this.volume) === undefined) return false
+    this.#life = node.life
+    this.#session = node.engine.exports.open(this.volume, (token, error) => {
+      const done = this.#pending.get(token)
+      this.#pending.delete(token)
+      done?.(error)
+    })
+    return true
+  }
+
+  /** Goes away without waiting for answers and comes back elsewhere. What was under way may happen much later. */
+  vanish(): void {
+    if (this.#session === undefined) return
+    this.#session.close()
+    // Nobody can say when a write of the old session arrives: its units are left alone from now on.
+    this.#writable = this.#writable.filter((unit) => !this.#busy.has(unit))
+    this.#forget()
+  }
+
+  #forget(): void {
+    this.#session = undefined
+    this.#life = undefined
+    this.#pending.clear()
+    this.#busy.clear()
+  }
+
+  #loop(): void {
+    const { world } = this.#cluster
+    world.schedule(this.#random.between(0.1, 2) * this.#thinkMs, undefined, () => {
+      if (this.stopped) return
+      if (this.#life !== undefined && !this.#life.alive) {
+        // What the old node had sent may still be on its way: a client that moves takes longer than that, but a cut
+        // network may hold it back for longer still.
+        this.#writable = this.#writable.filter((unit) => !this.#busy.has(unit))
+        this.#forget()
+        world.schedule(50, undefined, () => this.#loop())
+        return
+      }
+      if (this.#pending.size < this.#maxInFlight && this.connect()) this.#operate()
+      this.#loop()
+    })
+  }
+
+  #operate(): void {
+    this.operations++
+    const kind = this.#random.fraction()
+    if (kind < 0.5) this.#mutate(false)
+    else if (kind < 0.56) this.#mutate(true)
+    else if (kind < 0.92) {
+      const first = this.#random.below(this.#unitCount)
+      this.#read(first, 1 + this.#random.below(Math.min(8, this.#unitCount - first)), () => {})
+    } else this.#flush()
+  }
+
+  /** A write or a zeroing of some neighbouring units that are free. */
+  #mutate(zero: boolean): void {
+    const session = this.#session
+    const free = this.#writable.filter((unit) => !this.#busy.has(unit))
+    const first = free[this.#random.below(Math.max(1, free.length))]
+    if (session === undefined || first === undefined) return
+    const countMax = this.#random.chance(0.8) ? 4 : UNITS_MAX
+    const units = [first]
+    while (units.length < countMax && free.includes(first + units.length)) units.push(first + units.length)
+    const fua = this.#random.chance(0.1)
+    const versions = units.map((unit) => this.#checker.issue(unit, zero))
+    for (const unit of units) this.#busy.add(unit)
+    const token = this.#expect((error) => {
+      for (const [at, unit] of units.entries()) {
+        this.#busy.delete(unit)
+        if (error === 0) this.#checker.acknowledged(unit, versions[at] ?? 0, fua)
+      }
+      if (error === 0) this.#cluster.acknowledged(this.volume, units, versions, zero)
+      else this.#failed(zero ? 'zeroing' : 'write', error)
+    })
+    const length = units.length * UNIT
+    if (zero) session.zero(token, first * UNIT, length, { fua, keepAllocated: this.#random.chance(0.3) })
+    else session.write(token, first * UNIT, contentsOf(units, versions), 0, length, fua)
+  }
+
+  #read(first: number, count: number, then: () => void): void {
+    const session = this.#session
+    if (session === undefined) return
+    const floors = Array.from({ length: count }, (_, at) => this.#checker.floor(first + at))
+    const target = new Uint8Array(count * UNIT)
+    const check = (error: number): void => {
+      if (error !== 0) this.#failed('read', error)
+      for (let at = 0; at < count && error === 0; at++) {
+        const wrong = checkUnit(this.#checker, target, at, first + at, floors[at] ?? 0)
+        if (wrong !== undefined) this.#cluster.violation(`volume ${this.volume}: ${wrong}`)
+      }
+      then()
+    }
+    const token = this.#expect(check)
+    if (!session.read(token, first * UNIT, count * UNIT, target, 0)) return
+    this.#pending.delete(token)
+    check(0)
+  }
+
+  #flush(): void {
+    const snapshot: FlushSnapshot = this.#checker.beforeFlush()
+    this.#session?.flush(
+      this.#expect((error) => {
+        if (error === 0) this.#checker.flushed(snapshot)
+        else this.#failed('flush', error)
+      }),
+    )
+  }
+
+  #failed(what: string, error: number): void {
+    this.errors++
+    this.#cluster.clientError(`volume ${this.volume}: a ${what} failed with errno ${error}`)
+  }
+
+  #expect(done: (error: number) => void): number {
+    const token = ++this.#token
+    this.#pending.set(token, done)
+    return token
+  }
+}
+
+/** Contents that name unit and version at both ends of each unit. */
+function contentsOf(units: readonly number[], versions: readonly number[]): Uint8Array {
+  const bytes = new Uint8Array(units.length * UNIT)
+  const view = new DataView(bytes.buffer)
+  for (const [index, unit] of units.entries()) {
+    for (const at of [index * UNIT, (index + 1) * UNIT - 8]) {
+      view.setUint32(at, unit + 1)
+      view.setUint32(at + 4, versions[index] ?? 0)
+    }
+  }
+  return bytes
+}
+
+/** What a unit holds: its version, 0 for zeroes, undefined for what nobody wrote there. */
+export function versionOf(bytes: Uint8Array, at: number, unit: number): number | undefined {
+  const view = new DataView(bytes.buffer, bytes.byteOffset + at * UNIT, UNIT)
+  const [name, version] = [view.getUint32(0), view.getUint32(4)]
+  if (view.getUint32(UNIT - 4) !== version || view.getUint32(UNIT - 8) !== name) return undefined
+  if (name === 0 && version === 0) return 0
+  return name === unit + 1 && version > 0 ? version : undefined
+}
+
+function checkUnit(
+  checker: RegisterChecker,
+  bytes: Uint8Array,
+  at: number,
+  unit: number,
+  floor: number,
+): string | undefined {
+  const version = versionOf(bytes, at, unit)
+  if (version === undefined) return `block ${unit}: contents of no version`
+  return version === 0 ? checker.readZeroes(unit, floor) : checker.read(unit, version, floor)
+}

@@ -1,0 +1,79 @@
+/** The contents of one simulated file: pages as processes see them, and what the platter holds instead. */
+import type { SeededRandom } from './world.ts'
+
+export const PAGE = 4096
+
+export class Inode {
+  readonly #pages = new Map<number, Uint8Array>()
+  /** What the platter holds of pages written since they were last made durable. */
+  readonly #platter = new Map<number, Uint8Array | undefined>()
+  size = 0
+
+  get unsynced(): IterableIterator<number> {
+    return this.#platter.keys()
+  }
+
+  write(bytes: Uint8Array, position: number): void {
+    let at = 0
+    while (at < bytes.length) {
+      const page = Math.floor((position + at) / PAGE)
+      const offset = (position + at) % PAGE
+      const length = Math.min(PAGE - offset, bytes.length - at)
+      this.#writable(page, length === PAGE).set(bytes.subarray(at, at + length), offset)
+      at += length
+    }
+    this.size = Math.max(this.size, position + bytes.length)
+  }
+
+  /** The page to write into: a copy where the platter still needs the old one. */
+  #writable(page: number, whole: boolean): Uint8Array {
+    const old = this.#pages.get(page)
+    if (old !== undefined && this.#platter.has(page)) return old
+    if (!this.#platter.has(page)) this.#platter.set(page, old)
+    const fresh = old === undefined || whole ? new Uint8Array(PAGE) : old.slice()
+    this.#pages.set(page, fresh)
+    return fresh
+  }
+
+  /** False when the file ends before. */
+  read(target: Uint8Array, targetOffset: number, length: number, position: number): boolean {
+    if (position + length > this.size) return false
+    let at = 0
+    while (at < length) {
+      const page = this.#pages.get(Math.floor((position + at) / PAGE))
+      const offset = (position + at) % PAGE
+      const count = Math.min(PAGE - offset, length - at)
+      if (page === undefined) target.fill(0, targetOffset + at, targetOffset + at + count)
+      else target.set(page.subarray(offset, offset + count), targetOffset + at)
+      at += count
+    }
+    return true
+  }
+
+  makeDurable(pages: readonly number[]): void {
+    for (const page of pages) this.#platter.delete(page)
+  }
+
+  /** Any subset of what is not durable is lost. */
+  loseUnsynced(random: SeededRandom): void {
+    for (const [page, old] of this.#platter) {
+      if (random.chance(0.5)) continue
+      if (old === undefined) this.#pages.delete(page)
+      else this.#pages.set(page, old)
+    }
+    this.#platter.clear()
+  }
+
+  /** Flips one bit of one page on the platter; the page, or undefined where there is none. */
+  flipBit(random: SeededRandom): number | undefined {
+    const atRest = [...this.#pages.keys()].filter((page) => !this.#platter.has(page))
+    const page = atRest[random.below(Math.max(1, atRest.length))]
+    const old = page === undefined ? undefined : this.#pages.get(page)
+    if (page === undefined || old === undefined) return undefined
+    const fresh = new Uint8Array(old)
+    const at = random.below(PAGE)
+    fresh[at] = (fresh[at] ?? 0) ^ (1 << random.below(8))
+    this.#pages.set(page, fresh)
+    return page
+  }
+}

@@ -1,0 +1,124 @@
+/**
+ * Mistakes to plant in the production code, each as a change of its source, with the number of seeds within which the
+ * simulator must find it. A change whose place is not found exactly once is an error: the code has moved on.
+ */
+export interface Change {
+  readonly file: string
+  readonly find: string
+  readonly replace: string
+}
+export interface Mistake {
+  readonly name: string
+  readonly changes: readonly Change[]
+  /** Found within so many seeds from 1 on. */
+  readonly seedsMax: number
+}
+
+const PRIMARY = 'packages/replication/src/primary.ts'
+
+export const MISTAKES: readonly Mistake[] = [
+  {
+    name: 'acknowledges before the secondary',
+    changes: [
+      {
+        file: PRIMARY,
+        find: 'if (member.required && member.appendedLsn < position) position = member.appendedLsn',
+        replace: '',
+      },
+    ],
+    seedsMax: 100,
+  },
+  {
+    name: 'skips the epoch check',
+    changes: [
+      {
+        file: PRIMARY,
+        find: 'if (record.epoch !== this.epoch || record.primary !== this.self) {',
+        replace: 'if (false as boolean) {',
+      },
+    ],
+    seedsMax: 100,
+  },
+  {
+    name: 'elects a member that is not in sync',
+    changes: [
+      {
+        file: 'packages/replication/src/election.ts',
+        find: "if (!record.inSync.includes(self)) return wait('not in sync')",
+        replace: '',
+      },
+      {
+        file: 'packages/engine/src/replica.ts',
+        find: "log.state !== 'ok' || !record.inSync.includes(self.node)) return",
+        replace: "log.state !== 'ok') return",
+      },
+    ],
+    seedsMax: 200,
+  },
+  {
+    name: 'applies before commit',
+    changes: [
+      {
+        file: 'packages/engine/src/local-primary.ts',
+        find: 'if (!atOnce) return\n    entry.written = true',
+        replace: 'if (!atOnce) return\n    entry.written = true\n    this.log.commitTo(entry.endLsn)',
+      },
+    ],
+    seedsMax: 100,
+  },
+  {
+    name: 'forgets the flush of the members',
+    changes: [
+      {
+        file: PRIMARY,
+        find: 'if (member.required && member.durableLsn < position) position = member.durableLsn',
+        replace: '',
+      },
+    ],
+    seedsMax: 400,
+  },
+  {
+    name: 'does not truncate',
+    changes: [
+      {
+        file: 'packages/engine/src/follower.ts',
+        find: "if (forkLsn === this.#log.appendedLsn && this.#log.state === 'ok') {",
+        replace: "if (forkLsn <= this.#log.appendedLsn && this.#log.state === 'ok') {",
+      },
+    ],
+    seedsMax: 100,
+  },
+  {
+    name: 'drops a member after acknowledging',
+    changes: [
+      {
+        file: PRIMARY,
+        find: 'drop.push(member.node)\n    }',
+        replace: 'drop.push(member.node)\n      member.required = false\n    }\n    this.#commit()',
+      },
+    ],
+    seedsMax: 200,
+  },
+  {
+    name: 'counts a lease from its reply, for as long again',
+    changes: [
+      {
+        file: 'packages/simulator/src/sim-coordinator.ts',
+        find: 'this.#validUntil = instant(sentAt + this.#ttlMs)',
+        replace: 'this.#validUntil = instant(this.#clock.now() + 2 * this.#ttlMs)',
+      },
+    ],
+    seedsMax: 400,
+  },
+  {
+    name: 'trusts a grant longer than it was given',
+    changes: [
+      {
+        file: 'packages/engine/src/grants.ts',
+        find: 'after(asked.sentAt, grant.durationMs * (1 - CLOCK_RATE_MARGIN))',
+        replace: 'after(asked.sentAt, grant.durationMs * 3)',
+      },
+    ],
+    seedsMax: 400,
+  },
+]
