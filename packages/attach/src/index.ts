@@ -1,6 +1,7 @@
 /** Volumes as devices and mounted filesystems of this host. */
 import { resolve } from 'node:path'
 import type { AttachmentDesk, EventLog, VolumeMounts } from '@holdfast/base'
+import { DeviceTable } from './device-table.ts'
 import { fuseBackend } from './fuse-backend.ts'
 import { HostMounts } from './host-mounts.ts'
 import { kernelBackend } from './kernel-backend.ts'
@@ -48,21 +49,22 @@ export async function openVolumeMounts(options: VolumeMountsOptions): Promise<Cl
   const stateDir = resolve(options.stateDir)
   const nbdSocket = resolve(options.nbdSocket)
   const requestTimeoutSeconds = options.timings?.requestTimeoutSeconds ?? 20
-  const mounts = new HostMounts({
-    desk: options.desk,
+  const mountRoot = resolve(options.mountRoot)
+  const { desk, events } = options
+  const devices = new DeviceTable({
+    desk,
     backends: [
       kernelBackend({ stateDir, nbdSocket, requestTimeoutSeconds }),
       fuseBackend({ stateDir, nbdSocket }),
     ],
     state: new AttachmentState(stateDir, options.bootId),
     stateDir,
-    mountRoot: resolve(options.mountRoot),
-    events: options.events,
-    timings: {
-      lingerMs: options.timings?.lingerMs ?? 3000,
-      claimPatienceMs: options.timings?.claimPatienceMs ?? 5000,
-    },
+    mountRoot,
+    events,
+    claimPatienceMs: options.timings?.claimPatienceMs ?? 5000,
   })
+  const lingerMs = options.timings?.lingerMs ?? 3000
+  const mounts = new HostMounts({ devices, mountRoot, events, lingerMs })
   await mounts.restore()
   return mounts
 }
