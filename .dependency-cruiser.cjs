@@ -1,6 +1,6 @@
 /** Which package may import which. Pure packages know nothing of Node; adapters know nothing of each other. */
 const PURE = 'base|wire|nbd-protocol|volume-log|replication|frontend|controller|engine'
-const ADAPTERS = 'disk|peer-link|coordinator|nbd-server|api|attach|docker-plugin'
+const ADAPTERS = 'disk|peer-link|coordinator|nbd-server|api|attach'
 const rule = (name, from, to) => ({ name, severity: 'error', from, to })
 const NOT_TEST = { pathNot: '\\.test\\.ts$|/testing/' }
 
@@ -31,7 +31,7 @@ module.exports = {
     rule(
       'only-the-node-wires',
       { path: '^packages/(cli)/src' },
-      { path: '^packages/(disk|peer-link|coordinator|nbd-server|engine|attach|docker-plugin)/' },
+      { path: '^packages/(disk|peer-link|coordinator|nbd-server|engine|attach)/' },
     ),
     rule('nobody-imports-the-simulator', { path: '^packages/(?!simulator)' }, { path: '^packages/simulator/' }),
   ],

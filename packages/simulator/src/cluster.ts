@@ -1,11 +1,12 @@
 /** A cluster of production engines in one process under one seed: nodes that come, crash and go, and what they serve. */
-import { type Checksum, incarnation, keys, type NodeId, nodeId, type VolumeRecord } from '@holdfast/base'
-import { createEngine, type Engine, type EngineSettings } from '@holdfast/engine'
+import { type Checksum, incarnation, keys, nodeId, type VolumeRecord } from '@holdfast/base'
+import { createEngine, type EngineSettings } from '@holdfast/engine'
 import { Invariants } from './invariants.ts'
+import type { ObservedCluster, SimNode } from './observed.ts'
 import { RegisterChecker } from './register-checker.ts'
 import { SimCoordinatorStore } from './sim-coordinator.ts'
 import { SimPlatter } from './sim-disk.ts'
-import { type SimEndpoint, SimNetwork } from './sim-network.ts'
+import { SimNetwork } from './sim-network.ts'
 import type { WireVersion } from './wire-versions.ts'
 import { Life, NodeClock, type SeededRandom, World } from './world.ts'
 
@@ -29,22 +30,7 @@ export interface ClusterOptions {
   readonly verbose?: boolean
 }
 
-export interface SimNode {
-  readonly name: NodeId
-  readonly platter: SimPlatter
-  readonly clock: NodeClock
-  readonly labels: Readonly<Record<string, string>>
-  life: Life
-  engine: Engine | undefined
-  endpoint: SimEndpoint | undefined
-  wire: WireVersion | undefined
-  bootId: string
-  lives: number
-  /** The life that was asked to end. */
-  stopping: Life | undefined
-}
-
-export class SimCluster {
+export class SimCluster implements ObservedCluster {
   readonly world: World
   readonly random: SeededRandom
   readonly network: SimNetwork

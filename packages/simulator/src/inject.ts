@@ -1,7 +1,8 @@
 /** Makes a planned fault happen, and end. */
 import type { NodeId } from '@holdfast/base'
-import type { SimCluster, SimNode } from './cluster.ts'
+import type { SimCluster } from './cluster.ts'
 import type { Fault, Victim } from './faults.ts'
+import type { SimNode } from './observed.ts'
 import type { SimClient } from './sim-client.ts'
 
 const NODES_MAX = 6

@@ -7,21 +7,21 @@
  * - Positions of a log keep their order: durable and committed never go beyond what is written.
  */
 import type { NodeId, VolumeRecord } from '@holdfast/base'
-import type { SimCluster, SimNode } from './cluster.ts'
-import { UNIT, versionOf } from './sim-client.ts'
+import type { ObservedCluster, SimNode } from './observed.ts'
+import { UNIT, versionOf } from './units.ts'
 
 const BLOCK = 4096
 const UNITS_PER_BLOCK = BLOCK / UNIT
 
 export class Invariants {
-  readonly #cluster: SimCluster
+  readonly #cluster: ObservedCluster
   readonly #epochs = new Map<string, number>()
   /** Nodes whose host lost its page cache since the volume was last whole. */
   readonly #lossy = new Map<string, Set<NodeId>>()
   /** How often each was looked at, to show that the looking is not vacuous. */
   readonly looks = { members: 0, serving: 0, copies: 0 }
 
-  constructor(cluster: SimCluster) {
+  constructor(cluster: ObservedCluster) {
     this.#cluster = cluster
   }
 

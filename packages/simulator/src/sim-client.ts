@@ -8,9 +8,9 @@
 import type { ExportSession } from '@holdfast/base'
 import type { SimCluster } from './cluster.ts'
 import type { FlushSnapshot, RegisterChecker } from './register-checker.ts'
+import { contentsOf, UNIT, versionOf } from './units.ts'
 import type { Life, SeededRandom } from './world.ts'
 
-export const UNIT = 1024
 const UNITS_MAX = 24
 
 export interface SimClientOptions {
@@ -193,28 +193,6 @@ export class SimClient {
     this.#pending.set(token, done)
     return token
   }
-}
-
-/** Contents that name unit and version at both ends of each unit. */
-function contentsOf(units: readonly number[], versions: readonly number[]): Uint8Array {
-  const bytes = new Uint8Array(units.length * UNIT)
-  const view = new DataView(bytes.buffer)
-  for (const [index, unit] of units.entries()) {
-    for (const at of [index * UNIT, (index + 1) * UNIT - 8]) {
-      view.setUint32(at, unit + 1)
-      view.setUint32(at + 4, versions[index] ?? 0)
-    }
-  }
-  return bytes
-}
-
-/** What a unit holds: its version, 0 for zeroes, undefined for what nobody wrote there. */
-export function versionOf(bytes: Uint8Array, at: number, unit: number): number | undefined {
-  const view = new DataView(bytes.buffer, bytes.byteOffset + at * UNIT, UNIT)
-  const [name, version] = [view.getUint32(0), view.getUint32(4)]
-  if (view.getUint32(UNIT - 4) !== version || view.getUint32(UNIT - 8) !== name) return undefined
-  if (name === 0 && version === 0) return 0
-  return name === unit + 1 && version > 0 ? version : undefined
 }
 
 function checkUnit(

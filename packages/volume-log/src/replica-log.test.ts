@@ -2,6 +2,36 @@ import { epoch, lsn, sessionId } from '@holdfast/base'
 import type { Lsn } from '@holdfast/base'
 import { describe, expect, it } from 'vitest'
 import { BLOCK, Harness } from './testing/harness.ts'
+import { setLogAside } from './truncation.ts'
+
+describe('a log set aside', () => {
+  const filled = (): Harness => {
+    const h = new Harness().open()
+    h.write([5, 1, 2, 3])
+    h.commit()
+    h.wait((done) => h.log.close(true, done))
+    return h
+  }
+
+  it('leaves an empty one in its place and is kept whole', () => {
+    const h = filled()
+    const names = h.disk.list(h.path)
+    const directory = setLogAside(h.disk, h.path, 5_000_000)
+    h.open()
+    expect(h.report?.created).toBe(true)
+    expect(h.fill(5)).toBe(0)
+    expect(h.disk.list(directory)).toEqual(names)
+  })
+
+  it('is so too when a crash came between the two steps', () => {
+    const h = filled()
+    h.disk.rename(h.path, `${h.path}.aside`)
+    h.open()
+    expect(h.report?.created).toBe(true)
+    expect(h.disk.list(`${h.path}.aside`)).toEqual([])
+    expect(h.disk.list(h.path).filter((name) => name.startsWith('cut-'))).toHaveLength(1)
+  })
+})
 
 describe('append and read', () => {
   it('reads zeroes where nothing was written and allocates no segment before the first append', () => {

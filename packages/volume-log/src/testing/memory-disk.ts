@@ -79,10 +79,12 @@ export class MemoryDisk implements Disk {
   }
 
   rename(from: string, to: string): void {
-    const inode = this.#files.get(from)
-    if (inode === undefined) throw new Error(`rename: ${from} does not exist`)
-    this.#files.delete(from)
-    this.#files.set(to, inode)
+    const moved = [...this.#files].filter(([path]) => path === from || path.startsWith(`${from}/`))
+    if (moved.length === 0) throw new Error(`rename: ${from} does not exist`)
+    for (const [path, inode] of moved) {
+      this.#files.delete(path)
+      this.#files.set(to + path.slice(from.length), inode)
+    }
   }
 
   syncDirectory(_path: string, done: DiskDone): void {
