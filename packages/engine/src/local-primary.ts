@@ -41,6 +41,8 @@ import type { VolumeCounters } from './statistics.ts'
 const TURN_BATCH_BLOCKS = 128
 /** Writes at least this large make a batch of their own, without a copy. */
 const OWN_BATCH_BYTES = 64 * 1024
+/** A full disk is reported this often, not once per refused write. */
+const NO_SPACE_SAID_MS = 10_000
 
 export interface LocalPrimaryOwner {
   changeRecord(record: VolumeRecord, expectedModRevision: number): void
@@ -82,6 +84,7 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
   #closed = false
   #tooFewSince: Instant | undefined
   #announcedCommit: Lsn = lsn(0)
+  #noSpaceSaidAt: number = Number.NEGATIVE_INFINITY
   #relocating = false
 
   constructor(
@@ -536,8 +539,12 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
 
   #failForSpace(): void {
     if (this.#blockedBy !== 'room' || this.#closed) return
-    const { volume } = this.scope
-    this.#context.events.event('error', 'no space for the log: writes get ENOSPC', { volume })
+    const now = this.#context.clock.now()
+    if (now >= this.#noSpaceSaidAt + NO_SPACE_SAID_MS) {
+      this.#noSpaceSaidAt = now
+      const { volume } = this.scope
+      this.#context.events.event('error', 'no space for the log: writes get ENOSPC until there is some', { volume })
+    }
     for (const queued of this.#queue.splice(0)) queued.sink.pieceDone(queued.seq, errno.ENOSPC)
     this.#blockedBy = 'nothing'
   }
