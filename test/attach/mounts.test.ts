@@ -2,7 +2,7 @@
 import { closeSync, existsSync, fsyncSync, openSync, readFileSync, writeFileSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, describe, expect, it } from 'vitest'
-import { waitUntil } from '../e2e/harness.ts'
+import { sleep, waitUntil } from '../e2e/harness.ts'
 import { AttachBed, FakeDesk, sh, whyNot } from './attach-bed.ts'
 
 const reason = whyNot()
@@ -117,7 +117,20 @@ describe.skipIf(reason !== undefined)('a mounted volume', () => {
     expect(existsSync(directory)).toBe(true)
   })
 
-  it('leaves nothing after 20 cycles', { timeout: 120_000 }, async () => {
+  it('is written out when a device is let go that nobody synced', async () => {
+    const own = await startBed()
+    const mounts = await own.open()
+    const { device } = await mounts.attach('default', 'v')
+    sh('dd', 'if=/dev/zero', `of=${device}`, 'bs=1M', 'count=32', 'status=none')
+    sh('sh', '-c', `tr '\\0' x < /dev/zero | head -c 33554432 > ${device}`)
+    await mounts.detach('default', 'v')
+    await nothingLeft()
+    const again = await mounts.attach('default', 'v')
+    const others = sh('sh', '-c', `head -c 33554432 ${again.device} | tr -d x | wc -c`)
+    expect(others).toBe('0')
+  })
+
+  it('leaves nothing after 20 cycles', { timeout: 240_000 }, async () => {
     const own = await startBed()
     const mounts = await own.open({ timings: { lingerMs: 0 } })
     for (let cycle = 0; cycle < 20; cycle++) {
@@ -187,6 +200,37 @@ describe.skipIf(reason !== undefined)('formatting', () => {
     await mounts.mount(own.request('v', 'two'))
     expect(readFileSync(join(path, 'file'), 'utf8')).toBe('hello')
     expect(own.events.filter((line) => line.includes('filesystem made'))).toHaveLength(1)
+  })
+
+  it('can be killed at any moment, and is done by the next mount', { timeout: 180_000 }, async () => {
+    const own = await startBed()
+    const mounts = await own.open({ timings: { lingerMs: 0 } })
+    let interrupted = 0
+    for (let round = 0; round < 4; round++) {
+      await own.createVolume(`v${round}`)
+      const mounting = mounts.mount(own.request(`v${round}`, 'one')).then(
+        () => true,
+        () => false,
+      )
+      const keeper = (): { readonly pid: number } | undefined =>
+        own.processes().find(({ line }) => line.includes('keeper-main'))
+      // Each round a little further into the making of the device and of the filesystem.
+      await waitUntil('the device', 10_000, () => own.remnants().some((line) => line.startsWith('/dev/loop')))
+      await sleep(round * 150)
+      process.kill(keeper()?.pid ?? 0, 'SIGKILL')
+      if (!(await mounting)) interrupted++
+      await waitUntil('the end of the attachment', 10_000, async () => {
+        await mounts.unmount('default', `v${round}`, 'one')
+        return mounts.list().length === 0
+      })
+      const { path } = await mounts.mount(own.request(`v${round}`, 'two'))
+      writeFileSync(join(path, 'file'), 'hello')
+      await mounts.unmount('default', `v${round}`, 'two')
+      await mounts.detach('default', `v${round}`)
+      await nothingLeft()
+    }
+    console.log(`${interrupted} of 4 mounts were interrupted`)
+    expect(interrupted).toBeGreaterThan(0)
   })
 
   it('says what mkfs said, and leaves nothing attached', async () => {

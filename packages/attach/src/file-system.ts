@@ -1,6 +1,6 @@
 /**
  * From a device to one that can be mounted: what is on it, mkfs if it is blank, check if it is not. Runs in
- * the keeper, never in the node: a process that serves a device must not wait for it.
+ * `prepare-main.ts`: neither node nor keeper, which serve the device, may wait for it.
  */
 import { type FileSystem, HoldfastError } from '@holdfast/base'
 import { run } from './command.ts'

@@ -1,9 +1,10 @@
 /** A loop device over nbdfuse over the proxy; lives in the keeper. */
-import { type ChildProcess, spawn } from 'node:child_process'
+import { type ChildProcess, type ChildProcessByStdio, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { closeSync, existsSync, openSync, readFileSync, rmSync } from 'node:fs'
+import { existsSync, readFileSync, rmSync } from 'node:fs'
 import { mkdir, rmdir } from 'node:fs/promises'
 import { basename, resolve } from 'node:path'
+import type { Readable, Writable } from 'node:stream'
 import { HoldfastError } from '@holdfast/base'
 import { commandEnvironment, run, runOrFail } from './command.ts'
 import { type Gate, sleep } from './gate.ts'
@@ -22,7 +23,7 @@ export class FuseDevice implements KeptDevice {
   readonly #proxy: NbdProxy
   readonly #log: (text: string) => void
   #fuse: ChildProcess | undefined
-  #loop: { readonly path: string; readonly fd: number } | undefined
+  #loop: HeldLoop | undefined
   #stopping = false
   #tellGone: () => void = () => undefined
   readonly gone: Promise<void>
@@ -73,7 +74,7 @@ export class FuseDevice implements KeptDevice {
   async #startLoop(): Promise<string> {
     const args = ['--find', '--show', '--direct-io=on', `${FUSE_FOLDER}/nbd`]
     const path = (await runOrFail('losetup', args)).trim()
-    this.#loop = { path, fd: openSync(path, 'r') }
+    this.#loop = await holdOpen(path)
     // Only marks it: the device goes with its last user, of whom this process is one. Nothing outlives a dead
     // host.
     await runOrFail('losetup', ['--detach', path])
@@ -92,16 +93,16 @@ export class FuseDevice implements KeptDevice {
     rmSync(PROXY_SOCKET, { force: true })
   }
 
-  async #releaseLoop(loop: { readonly path: string; readonly fd: number }, force: boolean): Promise<void> {
+  async #releaseLoop(loop: HeldLoop, force: boolean): Promise<void> {
     if (!force) await requireUnused(loop.path)
-    closeSync(loop.fd)
+    loop.holder.stdin.end()
     this.#loop = undefined
     const end = Date.now() + RELEASE_MS_MAX
     while (isLoopOf(loop.path, resolve(FUSE_FOLDER))) {
       if (Date.now() > end) {
         this.#log(`${loop.path} is still open somewhere`)
         if (force) return
-        this.#loop = { path: loop.path, fd: openSync(loop.path, 'r') }
+        this.#loop = await holdOpen(loop.path)
         throw new HoldfastError(
           'HF_CONFLICT',
           `${loop.path} is still open somewhere: see fuser -v ${loop.path}`,
@@ -122,6 +123,28 @@ export class FuseDevice implements KeptDevice {
     await exit
     clearTimeout(timer)
   }
+}
+
+interface HeldLoop {
+  readonly path: string
+  readonly holder: ChildProcessByStdio<Writable, Readable, null>
+}
+
+/**
+ * Keeps the device open, in a process that ends with this one. Not here: the last one to close it waits for
+ * what is not written yet, and this process has to write it.
+ */
+async function holdOpen(path: string): Promise<HeldLoop> {
+  const script = 'exec 3< "$0" && echo open && exec cat > /dev/null'
+  const options = {
+    env: commandEnvironment,
+    stdio: ['pipe', 'pipe', 'inherit'] as ['pipe', 'pipe', 'inherit'],
+  }
+  const holder = spawn('sh', ['-c', script, path], options)
+  holder.stdin.on('error', () => undefined)
+  const isOpen = await Promise.race([once(holder.stdout, 'data'), once(holder, 'exit').then(() => undefined)])
+  if (isOpen === undefined) throw new HoldfastError('HF_IO', `${path} could not be opened`)
+  return { path, holder }
 }
 
 /** True while the loop device serves a file in that folder. */

@@ -1,5 +1,5 @@
 /** What the node and a keeper say to each other: one JSON object a line over the unix socket `control`. */
-import type { FileSystem } from '@holdfast/base'
+import type { ErrorCode, FileSystem } from '@holdfast/base'
 
 export type BackendName = 'kernel-nbd' | 'nbdfuse'
 
@@ -43,6 +43,10 @@ export interface Prepared {
   readonly type: string
   readonly made: boolean
 }
+
+export type PrepareOutcome =
+  | { readonly prepared: Prepared; readonly error?: undefined }
+  | { readonly prepared?: undefined; readonly error: { readonly code: ErrorCode; readonly message: string } }
 
 export const CONTROL_SOCKET = 'control'
 export const SPEC_FILE = 'spec.json'

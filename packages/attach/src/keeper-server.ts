@@ -2,11 +2,12 @@
 import { once } from 'node:events'
 import { createServer, type Server, type Socket } from 'node:net'
 import { createInterface } from 'node:readline'
-import { isHoldfastError } from '@holdfast/base'
-import { prepareFileSystem } from './file-system.ts'
+import { HoldfastError, isHoldfastError } from '@holdfast/base'
+import { runOrFail } from './command.ts'
 import type { Gate } from './gate.ts'
-import type { KeeperCommand, KeeperReply } from './keeper-protocol.ts'
+import type { KeeperCommand, KeeperReply, PrepareOutcome, Prepared } from './keeper-protocol.ts'
 import type { KeptDevice } from './kept-device.ts'
+import { scriptArguments } from './script.ts'
 
 /** A keeper that nobody asks for a device is one whose node died in between. */
 const UNWANTED_MS = 60_000
@@ -100,13 +101,7 @@ export class KeeperServer {
         return { device: this.#madeDevice }
       case 'prepare':
         return this.#inTurn(async () => {
-          const device = await this.#devicePath()
-          const prepared = await prepareFileSystem(
-            device,
-            command.fileSystem,
-            command.mkfsOptions,
-            process.cwd(),
-          )
+          const prepared = await prepare(await this.#devicePath(), command)
           return { prepared }
         })
       case 'detach':
@@ -133,4 +128,15 @@ export class KeeperServer {
     this.#serial = done.catch(() => undefined)
     return done
   }
+}
+
+async function prepare(
+  device: string,
+  command: KeeperCommand & { readonly do: 'prepare' },
+): Promise<Prepared> {
+  const options = [device, command.fileSystem, process.cwd(), ...command.mkfsOptions]
+  const said = await runOrFail(process.execPath, [...scriptArguments('prepare-main'), ...options])
+  const outcome = JSON.parse(said) as PrepareOutcome
+  if (outcome.prepared !== undefined) return outcome.prepared
+  throw new HoldfastError(outcome.error.code, outcome.error.message)
 }

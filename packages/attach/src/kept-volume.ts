@@ -3,9 +3,7 @@ import { spawn } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { closeSync, openSync } from 'node:fs'
 import { mkdir, readFile, rm, rmdir, writeFile } from 'node:fs/promises'
-import { createRequire } from 'node:module'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { type FileSystem, HoldfastError } from '@holdfast/base'
 import { run } from './command.ts'
 import { sleep } from './gate.ts'
@@ -19,6 +17,7 @@ import {
   PROXY_SOCKET,
   SPEC_FILE,
 } from './keeper-protocol.ts'
+import { scriptArguments } from './script.ts'
 
 const START_MS_MAX = 20_000
 
@@ -117,7 +116,7 @@ export class KeptVolume {
 
 async function startKeeper(folder: string): Promise<KeeperLink> {
   const log = openSync(join(folder, LOG_FILE), 'a', 0o600)
-  const keeper = spawn(process.execPath, [...keeperArguments(), folder], {
+  const keeper = spawn(process.execPath, [...scriptArguments('keeper-main'), folder], {
     cwd: '/',
     detached: true,
     stdio: ['ignore', log, log],
@@ -140,14 +139,6 @@ async function startKeeper(folder: string): Promise<KeeperLink> {
     if (!ended && keeper.pid !== undefined) process.kill(keeper.pid, 'SIGKILL')
     throw new HoldfastError('HF_IO', `the keeper of the device did not start: ${said.trim().slice(-500)}`)
   }
-}
-
-function keeperArguments(): string[] {
-  if (!import.meta.url.endsWith('.ts')) return [fileURLToPath(new URL('./keeper-main.js', import.meta.url))]
-  // From the sources, in tests.
-  const loader = createRequire(import.meta.url).resolve('tsx')
-  const main = fileURLToPath(new URL('./keeper-main.ts', import.meta.url))
-  return ['--conditions=@holdfast/source', '--import', loader, main]
 }
 
 /** Removes what a keeper leaves; what it left mounted if it was killed, too. */
