@@ -1,4 +1,5 @@
-// Sockets of kinds that Node does not make: generic netlink, and unix sockets that block, to be given to the kernel.
+// Sockets of kinds that Node does not make: generic netlink, and unix sockets that block, to be given to the
+// kernel.
 #pragma once
 #include <napi.h>
 
