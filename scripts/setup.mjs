@@ -23,6 +23,7 @@ const DEBIAN = [
   ['fio', 'fio'],
   ['nbdkit', 'nbdkit'],
   ['mkfs.ext4', 'e2fsprogs'],
+  ['mkfs.xfs', 'xfsprogs'],
   ['losetup', 'mount'],
   ['ip', 'iproute2'],
   ['nft', 'nftables'],

@@ -2,7 +2,7 @@
  * The kernel's own NBD client against a node that is killed and started again: a guest, since this kernel may
  * lack it.
  */
-import { spawn } from 'node:child_process'
+import { execFileSync, spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { afterEach, describe, expect, it } from 'vitest'
 import { sleep, waitUntil } from '../e2e/harness.ts'
@@ -27,6 +27,11 @@ function whyNot(): string | undefined {
   for (const program of ['qemu-system-x86_64', 'apt-get', 'dpkg', 'ldd']) {
     if (!['/usr/bin', '/bin'].some((folder) => existsSync(`${folder}/${program}`)))
       return `${program} is not installed`
+  }
+  try {
+    execFileSync('apt-cache', ['show', 'linux-image-cloud-amd64'], { stdio: 'ignore' })
+  } catch {
+    return 'apt knows no linux-image-cloud-amd64: run apt-get update'
   }
   return undefined
 }
