@@ -1,5 +1,7 @@
 /** Every target there is, in the order of the report. */
 import { firstMissing } from '../../bed/host.ts'
+import { ceph } from './ceph.ts'
+import { gluster } from './gluster.ts'
 import { holdfast } from './holdfast.ts'
 import { nbdkit, nbdServer, qemuNbd, rawDisk } from './one-copy.ts'
 import { quorum } from './quorum.ts'
@@ -12,8 +14,12 @@ export const TARGETS: readonly Target[] = [
   nbdServer,
   holdfast(1),
   quorum(2),
+  gluster(2),
+  ceph(2),
   holdfast(2),
   quorum(3),
+  gluster(3),
+  ceph(3),
   holdfast(3),
 ]
 
