@@ -46,7 +46,7 @@ export function overNbd(uri: string): readonly string[] {
 
 /** Arguments that bound a run by time. */
 export function timed(seconds: number): readonly string[] {
-  return ['--time_based', `--runtime=${seconds}`]
+  return ['--time_based', `--runtime=${Math.round(seconds * 1000)}ms`]
 }
 
 /** Throws when fio fails, with what it said. */

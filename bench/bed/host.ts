@@ -96,8 +96,15 @@ export class Host {
   run(command: string, args: readonly string[], options: RunOptions = {}): Running {
     if (this.#closing !== undefined) throw new Error('the benchmark is being stopped')
     const running = new Running(command, args, this.folder, options)
-    this.defer(() => running.end())
+    this.#undo.push(() => running.end())
     return running
+  }
+
+  /** Runs a program of the clean-up itself; throws when it fails. */
+  async undo(command: string, args: readonly string[]): Promise<void> {
+    const running = new Running(command, args, '/', {})
+    const code = await running.finished()
+    if (code !== 0) throw new Error(`${command} ${args.join(' ')} failed (${code}): ${running.log}`)
   }
 
   /**

@@ -1,0 +1,161 @@
+/**
+ * `npm run bench:databases`: PostgreSQL and SQLite on ext4 on mounted volumes, and on the bare local disk.
+ *
+ * All targets are mounted at the same time and measured in turn, round by round; only the database that is
+ * being measured runs.
+ */
+import { chmodSync, mkdirSync, rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { parseArgs } from 'node:util'
+import { firstMissing, type Host, withHost } from '../bed/host.ts'
+import { mountVolume } from '../bed/mounted.ts'
+import { describeCommit, describeMachine } from './results.ts'
+import { Postgres, postgresPrograms } from './postgres.ts'
+import { rotated } from './runner.ts'
+import { figure, markdown, type Table } from './report.ts'
+import { median, ratio } from './statistics.ts'
+import { chooseTargets, missing } from './targets/index.ts'
+
+const LOCAL = 'local-disk'
+const SQLITE_INSERTS = 1000
+
+const { values } = parseArgs({
+  options: {
+    rounds: { type: 'string', default: '5' },
+    seconds: { type: 'string', default: '10' },
+    scale: { type: 'string', default: '10' },
+    /** MiB of each volume. */
+    size: { type: 'string', default: '2048' },
+    targets: { type: 'string', default: `${LOCAL},holdfast-2,quorum-2,gluster-2` },
+    out: { type: 'string' },
+  },
+})
+
+export interface DatabaseSample {
+  readonly round: number
+  readonly row: string
+  readonly target: string
+  readonly transactionsPerSecond: number
+  readonly p50Ms?: number | undefined
+  readonly p99Ms?: number | undefined
+  readonly maxMs?: number | undefined
+}
+
+interface Place {
+  readonly name: string
+  readonly folder: string
+  readonly postgres: Postgres
+}
+
+const PGBENCH_ROWS = [
+  { row: 'pgbench, 8 clients', args: ['-c', '8', '-j', '2'] },
+  { row: 'pgbench, 1 client', args: ['-c', '1', '-j', '1'] },
+  { row: 'pgbench, reads only, 8 clients', args: ['-c', '8', '-j', '2', '-S'] },
+]
+const SQLITE_ROW = 'SQLite, one insert per transaction'
+const say = (line: string): void => void process.stderr.write(`${line}\n`)
+
+/** Seconds for a number of durable transactions of one insert each, in WAL mode. */
+async function sqlite(host: Host, folder: string): Promise<number> {
+  const file = join(folder, 'sqlite.db')
+  const script = host.path('inserts.sql')
+  const insert = "insert into t(v) values (hex(randomblob(50)));\n"
+  const head = 'pragma journal_mode=wal;\npragma synchronous=full;\ncreate table t(id integer primary key, v);\n'
+  writeFileSync(script, head + insert.repeat(SQLITE_INSERTS))
+  const start = performance.now()
+  await host.do('sqlite3', ['-bail', file, `.read ${script}`])
+  const seconds = (performance.now() - start) / 1000
+  for (const end of ['', '-wal', '-shm']) rmSync(file + end, { force: true })
+  return SQLITE_INSERTS / seconds
+}
+
+async function prepare(host: Host, programs: string): Promise<Place[]> {
+  const places: Place[] = []
+  for (const name of values.targets.split(',')) {
+    say(`preparing ${name}`)
+    let folder = host.path(LOCAL)
+    if (name === LOCAL) {
+      mkdirSync(folder)
+    } else {
+      const [target] = chooseTargets([name])
+      const reason = target === undefined ? `no target ${name}` : missing(target)
+      const started = reason === undefined ? await target?.start(host, Number(values.size) * 2 ** 20) : undefined
+      if (started?.uri === undefined) {
+        say(reason ?? `${name} is left out: it is not served over NBD`)
+        continue
+      }
+      folder = await mountVolume(host, name, started.uri)
+    }
+    places.push({ name, folder, postgres: await Postgres.create(host, programs, folder, Number(values.scale)) })
+  }
+  return places
+}
+
+async function measure(host: Host, places: readonly Place[]): Promise<DatabaseSample[]> {
+  const samples: DatabaseSample[] = []
+  const add = (sample: DatabaseSample): void => {
+    samples.push(sample)
+    const tps = Math.round(sample.transactionsPerSecond)
+    say(`round ${sample.round + 1}: ${sample.row}: ${sample.target}: ${tps} transactions/s`)
+  }
+  for (let round = 0; round < Number(values.rounds); round++) {
+    for (const { row, args } of PGBENCH_ROWS) {
+      for (const { name, postgres } of rotated(places, round)) {
+        await host.do('sync', [])
+        await postgres.running(async () => {
+          add({ round, row, target: name, ...(await postgres.pgbench(args, Number(values.seconds))) })
+        })
+      }
+    }
+    for (const { name, folder } of rotated(places, round)) {
+      await host.do('sync', [])
+      add({ round, row: SQLITE_ROW, target: name, transactionsPerSecond: await sqlite(host, folder) })
+    }
+  }
+  return samples
+}
+
+function tableOf(samples: readonly DatabaseSample[], names: readonly string[]): Table {
+  const rows = [...new Set(samples.map(({ row }) => row))]
+  const of = (row: string, target: string): number[] =>
+    samples
+      .filter((sample) => sample.row === row && sample.target === target)
+      .map((sample) => sample.transactionsPerSecond)
+  const ours = 'holdfast-2'
+  const others = names.includes(ours) ? names.filter((name) => name !== ours) : []
+  return [
+    ['transactions/s', ...names, ...others.map((name) => `${ours} ÷ ${name}`)],
+    ...rows.map((row) => [
+      row,
+      ...names.map((name) => figure(median(of(row, name)))),
+      ...others.map((name) => {
+        const spread = ratio(of(row, ours), of(row, name))
+        if (spread === undefined) return '–'
+        return `${spread.median.toFixed(2)} (${spread.min.toFixed(2)}–${spread.max.toFixed(2)})`
+      }),
+    ]),
+  ]
+}
+
+const programs = postgresPrograms()
+const missingProgram = firstMissing(['nbdfuse', 'losetup', 'mkfs.ext4', 'sqlite3', 'setpriv'])
+if (programs === undefined || missingProgram !== undefined) {
+  say('needs PostgreSQL and more: apt-get install postgresql sqlite3 libnbd-bin e2fsprogs')
+  process.exit(1)
+}
+await withHost(async (host) => {
+  // PostgreSQL's own user has to get at its folders.
+  chmodSync(host.folder, 0o755)
+  const places = await prepare(host, programs)
+  const samples = await measure(host, places)
+  const settings = { rounds: Number(values.rounds), seconds: Number(values.seconds), scale: Number(values.scale) }
+  const time = new Date().toISOString().replaceAll(':', '-')
+  const out = values.out ?? new URL(`../results/${time}`, import.meta.url).pathname
+  mkdirSync(out, { recursive: true })
+  const names = places.map(({ name }) => name)
+  const table = tableOf(samples, names)
+  const facts = { commit: describeCommit(), takenAt: new Date().toISOString(), machine: describeMachine() }
+  writeFileSync(join(out, 'databases.json'), JSON.stringify({ ...facts, settings, names, samples, table }, null, 1))
+  process.stdout.write(`${markdown(table)}\n`)
+  say(`raw results: ${out}`)
+})
