@@ -1,0 +1,56 @@
+/**
+ * `npm run bench:growth`: what throughput, open time and memory cost as volumes, their number, their clients,
+ * their age and their copies grow. JSON, tables and plots go to `bench/results/TIME` or `--out`.
+ */
+import { mkdirSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { parseArgs } from 'node:util'
+import { growthChart } from '../report/charts.ts'
+import { markdown } from '../system/report.ts'
+import { describeCommit, describeMachine } from '../system/results.ts'
+import * as parts from './parts.ts'
+import { type Part, tableOf } from './points.ts'
+
+const PARTS = {
+  size: parts.volumeSize,
+  volumes: parts.volumeCount,
+  clients: parts.clientCount,
+  fragmentation: parts.fragmentation,
+  replicas: parts.replicaCount,
+}
+
+const { values } = parseArgs({
+  options: {
+    parts: { type: 'string', default: Object.keys(PARTS).join(',') },
+    seconds: { type: 'string', default: '3' },
+    quick: { type: 'boolean', default: false },
+    out: { type: 'string' },
+  },
+})
+
+const say = (line: string): void => void process.stderr.write(`${line}\n`)
+const settings = { seconds: Number(values.seconds), quick: values.quick, say }
+const time = new Date().toISOString().replaceAll(':', '-')
+const out = values.out ?? new URL(`../results/${time}`, import.meta.url).pathname
+for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+  process.on(signal, () => {
+    say(`${signal}: stopping everything`)
+    void parts.closeCurrent().then(() => process.exit(130))
+  })
+}
+
+const done: Part[] = []
+mkdirSync(out, { recursive: true })
+for (const name of values.parts.split(',')) {
+  const run = Object.entries(PARTS).find(([key]) => key === name)?.[1]
+  if (run === undefined) throw new Error(`no part ${name}: there are ${Object.keys(PARTS).join(', ')}`)
+  const part = await run(settings)
+  done.push(part)
+  process.stdout.write(`${part.title}\n\n${markdown(tableOf(part))}\n\n`)
+  writeFileSync(join(out, `growth-${part.key}.svg`), growthChart(part))
+  // After every part, so that what is measured is kept when a later one fails.
+  const facts = { commit: describeCommit(), takenAt: new Date().toISOString(), machine: describeMachine() }
+  const file = { ...facts, settings: { seconds: settings.seconds, quick: settings.quick }, parts: done }
+  writeFileSync(join(out, 'growth.json'), JSON.stringify(file, null, 1))
+}
+say(`raw results: ${out}`)
