@@ -50,7 +50,7 @@ async function startCeph(host: Host, name: string, copies: number, bytes: number
       `ceph osd new ${uuid} ${i}`,
       `ceph-osd -i ${i} --mkfs --osd-uuid ${uuid}`,
       `ceph osd crush add osd.${i} 1.0 root=default host=node`,
-      `ceph-osd -i ${i}`,
+      `start_osd ${i}`,
     ]
   })
   const script = [
@@ -61,6 +61,8 @@ async function startCeph(host: Host, name: string, copies: number, bytes: number
     `ceph-mon --mkfs -i a --monmap ${folder}/monmap`,
     'ceph-mon -i a',
     'ceph-mgr -i x',
+    // On a busy machine an OSD may ask its monitor before it knows the cluster's ID, and gives up.
+    'start_osd() { for try in 1 2 3 4 5; do if ceph-osd -i $1; then return; fi; sleep 1; done; return 1; }',
     ...osds.flat(),
     'ceph osd pool create rbd 32 32',
     'rbd pool init rbd',
