@@ -25,7 +25,7 @@ const groups =
     ? [['tests', process.argv.slice(2)]]
     : [
         ['tests of the parts', ['packages', 'test/conformance']],
-        ['tests of the whole', ['--no-file-parallelism', 'test/e2e', 'test/sim', 'test/attach', 'test/chaos']],
+        ['tests of the whole', ['--no-file-parallelism', 'test/e2e', 'test/sim', 'test/attach', 'test/chaos', 'test/bench']],
       ]
 
 const folder = mkdtempSync(join(tmpdir(), 'holdfast-test-'))
