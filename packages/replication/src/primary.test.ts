@@ -58,6 +58,23 @@ beforeEach(() => {
   ended = []
 })
 
+describe('a member that was dropped for its silence', () => {
+  it('is not added again before something is heard of it, however little it owes', () => {
+    const primary = start()
+    follow(primary, b)
+    follow(primary, c)
+    primary.heardFrom(b, instant(2_000))
+    primary.tick(instant(2_000))
+    expect(changes.map(({ inSync }) => inSync)).toEqual([[a, b]])
+    primary.recordChanged({ ...base, inSync: [a, b] }, 11, instant(2_001))
+    primary.tick(instant(2_050))
+    expect(changes).toHaveLength(1)
+    primary.heardFrom(c, instant(2_100))
+    primary.tick(instant(2_100))
+    expect(changes.at(-1)?.inSync).toEqual([a, b, c])
+  })
+})
+
 describe('[I1] commit', () => {
   it('waits for every in-sync member, whoever is last', () => {
     const primary = start()

@@ -298,6 +298,8 @@ export class Primary {
 
   #considerAdding(member: Member, now: Instant): void {
     if (this.#change !== undefined || member.node === this.#retire) return
+    // Or one that was dropped for its silence, and owes nothing, would be added again at once.
+    if (now - member.heardAt > this.#settings.memberTimeoutMs) return
     if (member.appendedLsn < this.#committed || member.appendedLsn < member.proofLsn) return
     // It must hold durably what clients were told is durable everywhere (I3).
     if (member.durableLsn < this.#durable) {
