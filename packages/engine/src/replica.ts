@@ -44,6 +44,8 @@ type Role =
 
 /** A primary that does not know yet that it won is asked again soon. */
 const RESUBSCRIBE_MS = 20
+/** One end could not go on: asked again after a while. */
+const TROUBLED_RETRY_MS = 1_000
 /** The log's upkeep runs about once a second. */
 const MAINTENANCE_TICKS = 20
 const NO_SPACE_RETRY_MS = 5_000
@@ -93,7 +95,7 @@ export class Replica {
     this.#owner = owner
     const now = context.clock.now()
     const mayHavePromised = record.epoch > 0 && record.primary !== context.self.node
-    this.#promisedUntil = mayHavePromised ? after(now, context.times.grantMs * 1.1) : now
+    this.#promisedUntil = mayHavePromised ? after(now, context.times.grantMs * (1 + CLOCK_RATE_MARGIN)) : now
     this.#handOver = new HandOver(context, key, record.id)
     this.#open(record)
   }
@@ -185,9 +187,8 @@ export class Replica {
   /** Promises not to stand against the primary of that epoch before `until` (I8). */
   promise({ epoch: theirs }: VolumeEpoch, until: Instant): boolean {
     const record = this.#context.view.byId.get(this.volume)?.record
-    if (record === undefined || this.#role.kind === 'primary') return false
     // A candidate has seen the primary's key go: promises to that primary would only put off the election.
-    if (this.#role.kind === 'candidate') return false
+    if (record === undefined || this.#role.kind === 'primary' || this.#role.kind === 'candidate') return false
     if (this.#standingFor !== undefined || record.epoch > theirs) return false
     if (this.#log !== undefined && this.#log.lastEpoch > theirs) return false
     if (until > this.#promisedUntil) this.#promisedUntil = until
@@ -235,7 +236,7 @@ export class Replica {
       return
     }
     // Who is not primary yet may be in a moment; whoever can't feed us can't do so in a moment either.
-    this.#dropFollower(message.reason === 'not-primary' ? RESUBSCRIBE_MS : RESUBSCRIBE_MS * 50)
+    this.#dropFollower(message.reason === 'not-primary' ? RESUBSCRIBE_MS : TROUBLED_RETRY_MS)
   }
 
   linkClosed(link: Link): void {
@@ -316,31 +317,31 @@ export class Replica {
   /** Sets this copy's contents aside, for whoever may want to look for lost writes in them, and begins an empty one. */
   #startOver(record: VolumeRecord): void {
     const { disk, clock, events } = this.#context
-    const log = this.#log
-    if (log === undefined) return
-    this.#log = undefined
-    this.#setRole({ kind: 'opening' })
-    const open = (): void => {
-      if (this.#role.kind === 'opening') this.#open(record)
-    }
-    log.close(false, () => {
-      const directory = setLogAside(disk, `volumes/${this.volume}`, clock.wallMs())
+    const path = `volumes/${this.volume}`
+    this.#openAgain(record, (open) => {
+      const directory = setLogAside(disk, path, clock.wallMs())
       events.event('warn', 'this copy is made anew; what it held is kept for a while', { volume: this.volume, directory })
-      disk.syncDirectory(`volumes/${this.volume}`, open)
+      disk.syncDirectory(path, open)
     })
   }
 
   /** Whatever was wrong with the disk may be over: recovery says what the copy still holds. */
   #reopen(record: VolumeRecord): void {
     if (this.#lastFollower?.busy === true || this.#standingFor !== undefined) return
+    this.#openAgain(record, (open) => open())
+  }
+
+  /** Closes the log if there is one, lets `between` do what it has to, and opens what is then there. */
+  #openAgain(record: VolumeRecord, between: (open: () => void) => void): void {
     const log = this.#log
     this.#log = undefined
     this.#setRole({ kind: 'opening' })
-    const open = (): void => {
-      if (this.#role.kind === 'opening') this.#open(record)
+    const unlessClosed = (task: () => void) => (): void => {
+      if (this.#role.kind === 'opening') task()
     }
-    if (log === undefined) open()
-    else log.close(false, open)
+    const closed = unlessClosed(() => between(unlessClosed(() => this.#open(record))))
+    if (log === undefined) closed()
+    else log.close(false, closed)
   }
 
   #keepPrimary(role: Role & { kind: 'primary' }, versioned: Versioned<VolumeRecord>): void {
@@ -438,7 +439,7 @@ export class Replica {
     if (kind === 'beyond-history' && record !== undefined && !record.inSync.includes(this.#context.self.node)) {
       this.#startOver(record)
     } else if (kind === 'failed' && this.#log?.state === 'failed') this.#fail(reason)
-    else this.#dropFollower(kind === 'no-space' ? NO_SPACE_RETRY_MS : RESUBSCRIBE_MS * 50)
+    else this.#dropFollower(kind === 'no-space' ? NO_SPACE_RETRY_MS : TROUBLED_RETRY_MS)
   }
 
   #dropFollower(retryMs: number): void {

@@ -29,6 +29,7 @@ export class CheckpointWriter {
   readonly #flusher: Flusher
   #running: CheckpointDone[] | undefined
   #waiting: CheckpointDone[] = []
+  #idle: (() => void)[] = []
 
   constructor(core: LogCore, flusher: Flusher) {
     this.#core = core
@@ -37,6 +38,12 @@ export class CheckpointWriter {
 
   get busy(): boolean {
     return this.#running !== undefined
+  }
+
+  /** Calls back, at once perhaps, when no checkpoint is being written. */
+  whenIdle(callback: () => void): void {
+    if (this.#running === undefined) callback()
+    else this.#idle.push(callback)
   }
 
   /** Writes a checkpoint of what is committed now; one that is asked for meanwhile follows. */
@@ -186,6 +193,7 @@ export class CheckpointWriter {
     this.#running = undefined
     for (const done of running) done(error, info)
     if (this.#running === undefined && this.#waiting.length > 0) this.#start()
+    if (this.#running === undefined) for (const callback of this.#idle.splice(0)) callback()
   }
 }
 

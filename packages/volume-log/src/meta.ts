@@ -28,6 +28,7 @@ export class MetaFile {
   value: Meta
   #running = false
   #waiting: DiskDone[] = []
+  #idle: (() => void)[] = []
 
   constructor(disk: Disk, path: string, value: Meta) {
     this.#disk = disk
@@ -41,9 +42,18 @@ export class MetaFile {
     if (!this.#running) this.#next()
   }
 
+  /** Calls back, at once perhaps, when nothing is being written. */
+  whenIdle(callback: () => void): void {
+    if (this.#running) this.#idle.push(callback)
+    else callback()
+  }
+
   #next(): void {
     const waiting = this.#waiting
-    if (waiting.length === 0) return
+    if (waiting.length === 0) {
+      for (const callback of this.#idle.splice(0)) callback()
+      return
+    }
     this.#waiting = []
     this.#running = true
     this.#disk.writeAtomic(this.#path, [encodeText(`${JSON.stringify(this.value)}\n`)], (error) => {

@@ -58,11 +58,7 @@ export class Rebuild implements RebuildTarget {
     this.#needed = needed
     this.#whole = new Set(this.#keepable(fork).filter((segment) => needed.includes(segment)))
     core.state = 'rebuilding'
-    const whenQuiet = (): void => {
-      if (room.busy) room.onRoom(whenQuiet)
-      else this.#prepare()
-    }
-    writer.whenDrained(whenQuiet)
+    room.whenQuiet(writer, () => this.#prepare())
   }
 
   missing(): number[] {

@@ -357,10 +357,16 @@ export class ReplicaLog {
     this.#maintenance.round()
   }
 
-  /** Ends the log. `clean`: flushed, with a checkpoint, and marked so. Nothing may be under way any more. */
+  /**
+   * Ends the log. `clean`: flushed, with a checkpoint, and marked so. The caller begins nothing any more; what the log
+   * itself has under way (a segment, a checkpoint, meta) is waited for: its place may be somebody else's afterwards.
+   */
   close(clean: boolean, done: (error: DiskError | undefined) => void): void {
-    this.#writer.whenDrained(() => {
-      if (!clean || !this.#core.usable) return this.#end(undefined, done)
+    this.#room.whenQuiet(this.#writer, () => {
+      if (!clean || !this.#core.usable) {
+        this.#checkpoints.whenIdle(() => this.#core.meta.whenIdle(() => this.#end(undefined, done)))
+        return
+      }
       this.#flusher.flush((error) => {
         if (error !== undefined) return this.#end(error, done)
         this.#closeClean(done)

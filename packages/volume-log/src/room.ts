@@ -3,6 +3,7 @@
  * taken when it is made.
  */
 import type { DiskError } from '@holdfast/base'
+import type { AppendWriter } from './append-writer.ts'
 import type { CrcTables } from './crc-tables.ts'
 import type { LogCore } from './log-core.ts'
 import type { Segment } from './segment-set.ts'
@@ -34,8 +35,12 @@ export class Room {
     this.#listeners.push(callback)
   }
 
-  get busy(): boolean {
-    return this.#preparing.size > 0
+  /** Runs `task` when no write and no opening of a segment is under way. Who calls keeps new ones from beginning. */
+  whenQuiet(writer: AppendWriter, task: () => void): void {
+    writer.whenDrained(() => {
+      if (this.#preparing.size > 0) this.onRoom(() => this.whenQuiet(writer, task))
+      else task()
+    })
   }
 
   /** State of one segment for appending; begins to prepare it where needed. */

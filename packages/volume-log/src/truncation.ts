@@ -48,17 +48,10 @@ export class Truncation {
       core.truncating = false
       done(error)
     }
-    this.#whenQuiet(() => {
+    // `truncating` keeps new writes and segments from beginning.
+    this.#room.whenQuiet(this.#writer, () => {
       if (!core.usable) return finish({ kind: 'not-usable', lsn: core.appendedLsn })
       this.#keepAside(target, () => this.#cut(target, finish))
-    })
-  }
-
-  /** No write and no opening of a segment under way; `truncating` keeps new ones from beginning. */
-  #whenQuiet(task: () => void): void {
-    this.#writer.whenDrained(() => {
-      if (this.#room.busy) this.#room.onRoom(() => this.#whenQuiet(task))
-      else task()
     })
   }
 
