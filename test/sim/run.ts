@@ -67,7 +67,7 @@ const noTotals = (): Totals => ({
 })
 
 if (values.seed !== undefined || values.plan !== undefined) one()
-else if (values.worker) work((report) => process.send?.(report))
+else if (values.worker) await work((report) => process.send?.(report))
 else await many()
 
 function parseKinds(text: string): FaultKind[] {
@@ -120,7 +120,7 @@ function failure(result: RunResult): string {
 }
 
 /** A share of the seeds, in this process. */
-function work(report: (report: Report) => void): void {
+async function work(report: (report: Report) => void): Promise<void> {
   const step = Number(values.step)
   const end = values.minutes === undefined ? undefined : performance.now() + Number(values.minutes) * 60_000
   const last = Number(values.from) + Number(values.seeds ?? 1000)
@@ -129,6 +129,8 @@ function work(report: (report: Report) => void): void {
   for (let seed = Number(values.from); ; seed += step) {
     if (end === undefined ? seed >= last : performance.now() >= end) break
     const result = play(planRun(seed, { kinds }))
+    // What promises of a run still hold is let go only when the loop of this process turns.
+    await new Promise(setImmediate)
     totals.seeds++
     totals.acknowledged += result.acknowledgedWrites
     totals.reads += result.reads

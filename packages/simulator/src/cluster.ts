@@ -120,6 +120,7 @@ export class SimCluster implements ObservedCluster {
     this.world.note(`${node.name} crashes`)
     node.life.alive = false
     node.engine = undefined
+    if (node.platter.flipped) this.invariants.expectLosses()
     if (node.endpoint !== undefined) this.network.processEnded(node.endpoint)
   }
 

@@ -149,13 +149,10 @@ function calm(stage: Stage, plan: RunPlan): number {
   for (const node of cluster.nodes) undrain(stage, node.name)
   const stopping = (): boolean => cluster.nodes.some(({ stopping, life }) => stopping === life && life.alive)
   const whole = (): boolean => !stopping() && volumes.every((volume) => cluster.healthy(volume))
-  // The only complete copy is damaged: an operator must decide, and nothing is served meanwhile (I9).
-  const lost = (): boolean => stage.damaged !== undefined && volumes.some((volume) => cluster.isDamaged(volume))
+  const lost = (): boolean => volumes.some((volume) => cluster.isDamaged(volume))
   if (!cluster.runUntil(HEAL_MS_MAX, () => whole() || lost())) {
     for (const volume of volumes) {
-      // A damaged primary can't feed the others what nobody else holds whole.
-      const excused = stage.damaged !== undefined && cluster.primaryOf(volume) === stage.damaged
-      if (!cluster.healthy(volume) && !excused) {
+      if (!cluster.healthy(volume) && !beyondRepair(stage, volume)) {
         const record = JSON.stringify(cluster.record(volume))
         cluster.violation(`${volume} is not whole ${HEAL_MS_MAX} ms after the faults: ${record}`)
       }
@@ -170,15 +167,25 @@ function calm(stage: Stage, plan: RunPlan): number {
   return wholeAt
 }
 
+/**
+ * The only complete copy is damaged where no other is whole: it can't feed the others, or can't even be read, and an
+ * operator must decide (I9).
+ */
+function beyondRepair({ cluster, damaged }: Stage, volume: string): boolean {
+  if (damaged === undefined) return false
+  const alone = cluster.record(volume)?.inSync.every((node) => node === damaged.name) === true
+  return alone || cluster.isDamaged(volume) || cluster.primaryOf(volume) === damaged
+}
+
 /** Whole for a moment may be whole because nobody has noticed yet: after a lease's time it must be so still, or again. */
-function staysWhole({ cluster, volumes, damaged }: Stage, plan: RunPlan, whole: () => boolean): void {
+function staysWhole(stage: Stage, plan: RunPlan, whole: () => boolean): void {
+  const { cluster, volumes } = stage
   cluster.run(plan.leaseTtlMs * 1.5)
-  const excused = (volume: string): boolean => damaged !== undefined && !cluster.healthy(volume)
   const differences = (): string[] => {
     return volumes.map((volume) => cluster.invariants.copiesAreTheSame(volume)).filter((one) => one !== undefined)
   }
   if (cluster.runUntil(HEAL_MS_MAX, () => whole() && differences().length === 0)) return
-  if (volumes.some(excused)) return
+  if (volumes.some((volume) => beyondRepair(stage, volume))) return
   for (const difference of differences()) cluster.violation(difference)
   if (!whole()) cluster.violation('not whole for good after the faults')
 }

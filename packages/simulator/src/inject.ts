@@ -132,6 +132,7 @@ function injectIntoNode(
       stage.damaged ??= node
       if (stage.damaged !== node) return
       for (let left = fault.count; left > 0; left--) world.note(`${name}: a bit flips in ${platter.flipBit()}`)
+      stage.cluster.invariants.expectLosses()
       break
     case 'clock-jump':
       world.note(`the wall clock of ${name} jumps by ${fault.ms} ms`)

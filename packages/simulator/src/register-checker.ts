@@ -26,7 +26,8 @@ export class RegisterChecker {
   readonly #registers = new Map<number, Register>()
   /** Acknowledged beyond what is known to be durable. */
   readonly #unflushed = new Set<number>()
-  #losses = 0
+  /** Losses of power so far. What was asked before one and answered after it proves little: see `SimClient`. */
+  losses = 0
   reads = 0
   acknowledgedWrites = 0
 
@@ -63,11 +64,11 @@ export class RegisterChecker {
   /** Taken when a flush is asked for, given back to `flushed` when it succeeds (I3). */
   beforeFlush(): FlushSnapshot {
     const blocks = [...this.#unflushed].map((block) => ({ block, version: this.#of(block).acknowledged }))
-    return { blocks, losses: this.#losses }
+    return { blocks, losses: this.losses }
   }
 
   flushed(snapshot: FlushSnapshot): void {
-    if (snapshot.losses !== this.#losses) return
+    if (snapshot.losses !== this.losses) return
     for (const { block, version } of snapshot.blocks) {
       const register = this.#of(block)
       register.durable = Math.max(register.durable, version)
@@ -75,10 +76,14 @@ export class RegisterChecker {
     }
   }
 
-  /** All copies lost what was not flushed, or may have: from now on older versions are right, down to the durable one. */
-  unflushedMayBeLost(): void {
-    this.#losses++
+  /**
+   * All copies lost what was not flushed, or may have: from now on older versions are right, down to the durable one;
+   * down to none with `flushedToo`, after damage to the copies that are left.
+   */
+  unflushedMayBeLost(flushedToo = false): void {
+    this.losses++
     this.#unflushed.clear()
+    if (flushedToo) for (const register of this.#registers.values()) register.durable = 0
     for (const register of this.#registers.values()) {
       register.floor = Math.min(register.floor, register.durable)
       register.acknowledged = register.durable
@@ -93,9 +98,7 @@ export class RegisterChecker {
   read(block: number, version: number, floor: number): string | undefined {
     const register = this.#of(block)
     this.reads++
-    // A power loss since then permits older ones.
-    const least = Math.min(floor, register.floor)
-    if (version < least) return `block ${block}: read version ${version} after ${least} was seen or acknowledged`
+    if (version < floor) return `block ${block}: read version ${version} after ${floor} was seen or acknowledged`
     if (version > register.issued) return `block ${block}: read version ${version}, never written`
     register.floor = Math.max(register.floor, version)
     return undefined
@@ -103,12 +106,17 @@ export class RegisterChecker {
 
   /** The same for contents of zeroes: never written, or the oldest zeroing that fits. */
   readZeroes(block: number, floor: number): string | undefined {
-    const register = this.#of(block)
-    const least = Math.min(floor, register.floor)
-    if (least === 0) return this.read(block, 0, 0)
-    const version = register.zeroes?.find((zeroed) => zeroed >= least)
+    if (floor === 0) return this.read(block, 0, 0)
+    const version = this.#of(block).zeroes?.find((zeroed) => zeroed >= floor)
     if (version !== undefined) return this.read(block, version, floor)
-    return `block ${block}: read zeroes after version ${least} was seen or acknowledged`
+    return `block ${block}: read zeroes after version ${floor} was seen or acknowledged`
+  }
+
+  /** A read that may have been served before a loss of power took what it shows: nothing follows from it for later ones. */
+  readBeforeLoss(block: number, version: number): string | undefined {
+    this.reads++
+    const { issued } = this.#of(block)
+    return version > issued ? `block ${block}: read version ${version}, never written` : undefined
   }
 
   /** Whether zeroes in the block may be of `version` or a later one. */

@@ -140,14 +140,15 @@ export class SimClient {
     while (units.length < countMax && free.includes(first + units.length)) units.push(first + units.length)
     const fua = this.#random.chance(0.1)
     const versions = units.map((unit) => this.#checker.issue(unit, zero))
+    const { losses } = this.#checker
     for (const unit of units) this.#busy.add(unit)
     const token = this.#expect((error) => {
-      for (const [at, unit] of units.entries()) {
-        this.#busy.delete(unit)
-        if (error === 0) this.#checker.acknowledged(unit, versions[at] ?? 0, fua)
-      }
-      if (error === 0) this.#cluster.acknowledged(this.volume, units, versions, zero)
-      else this.#failed(zero ? 'zeroing' : 'write', error)
+      for (const unit of units) this.#busy.delete(unit)
+      if (error !== 0) return this.#failed(zero ? 'zeroing' : 'write', error)
+      // Acknowledged before a loss of power that came before the answer: gone perhaps, unless it was durable.
+      if (losses !== this.#checker.losses && !fua) return
+      for (const [at, unit] of units.entries()) this.#checker.acknowledged(unit, versions[at] ?? 0, fua)
+      this.#cluster.acknowledged(this.volume, units, versions, zero)
     })
     const length = units.length * UNIT
     if (zero) session.zero(token, first * UNIT, length, { fua, keepAllocated: this.#random.chance(0.3) })
@@ -157,12 +158,14 @@ export class SimClient {
   #read(first: number, count: number, then: () => void): void {
     const session = this.#session
     if (session === undefined) return
+    const { losses } = this.#checker
     const floors = Array.from({ length: count }, (_, at) => this.#checker.floor(first + at))
     const target = new Uint8Array(count * UNIT)
     const check = (error: number): void => {
       if (error !== 0) this.#failed('read', error)
       for (let at = 0; at < count && error === 0; at++) {
-        const wrong = checkUnit(this.#checker, target, at, first + at, floors[at] ?? 0)
+        const floor = losses === this.#checker.losses ? floors[at] : undefined
+        const wrong = checkUnit(this.#checker, target, at, first + at, floor)
         if (wrong !== undefined) this.#cluster.violation(`volume ${this.volume}: ${wrong}`)
       }
       then()
@@ -195,14 +198,16 @@ export class SimClient {
   }
 }
 
+/** `floor` as it was when the read began; undefined when power was lost since. */
 function checkUnit(
   checker: RegisterChecker,
   bytes: Uint8Array,
   at: number,
   unit: number,
-  floor: number,
+  floor: number | undefined,
 ): string | undefined {
   const version = versionOf(bytes, at, unit)
   if (version === undefined) return `block ${unit}: contents of no version`
+  if (floor === undefined) return checker.readBeforeLoss(unit, version)
   return version === 0 ? checker.readZeroes(unit, floor) : checker.read(unit, version, floor)
 }

@@ -28,6 +28,8 @@ export class SimPlatter {
   slowness = 1
   /** Operations that fail now. */
   readonly failing = new Set<DiskOperation>()
+  /** Some bit of it has flipped. */
+  flipped = false
 
   constructor({ world, checksum, capacityBytes = 2 ** 40 }: SimDiskOptions) {
     this.#world = world
@@ -54,6 +56,7 @@ export class SimPlatter {
     const path = segments[this.#random.below(Math.max(1, segments.length))]
     const inode = path === undefined ? undefined : this.#names.get(path)
     const page = inode?.flipBit(this.#random)
+    this.flipped ||= page !== undefined
     return page === undefined ? undefined : `${path} page ${page}`
   }
 

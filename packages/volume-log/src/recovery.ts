@@ -3,8 +3,9 @@
  * that does not check. What follows is a torn tail and is cut, unless something proves that it was durable: then
  * it is damage, reported and never cut (DESIGN section 3).
  *
- * Proof is the durable LSN in meta, and that in later valid headers which this replica sealed in the boot it
- * stopped in (a header sealed elsewhere speaks of the other replica's disk).
+ * Proof is the durable LSN in meta, that in later valid headers which this replica sealed in the boot it
+ * stopped in (a header sealed elsewhere speaks of the other replica's disk), and, if the host did not lose its page
+ * cache, the committed LSN in any later valid header.
  */
 import { BLOCK_BYTES, lsn } from '@holdfast/base'
 import type { DiskError, DiskFile } from '@holdfast/base'
@@ -59,6 +60,8 @@ export class Recovery {
   #cutAt: number | undefined
   /** Stale headers behind the end, to be wiped when the tail is cut. */
   #stale: number[] = []
+  /** There was more behind the first batch that does not check than a stop of the process alone tears. */
+  #wholeBehind = false
 
   constructor(core: LogCore, done: RecoveryDone) {
     this.#core = core
@@ -174,10 +177,16 @@ export class Recovery {
     return true
   }
 
+  /**
+   * What a header proves to have been whole here: what its sealer had made durable, if that was this copy; and, with
+   * the page cache still there, what was committed when it was made.
+   */
   #proof(header: HeaderView): void {
-    if (header.sealer !== this.#sealer) return
-    const cutTo = this.#core.meta.value.cutTo ?? Number.POSITIVE_INFINITY
-    this.#provenLsn = Math.max(this.#provenLsn, Math.min(header.durableLsn, cutTo))
+    const core = this.#core
+    const cutTo = core.meta.value.cutTo ?? Number.POSITIVE_INFINITY
+    const durableLsn = header.sealer === this.#sealer ? header.durableLsn : 0
+    const committedLsn = core.suspect ? 0 : header.committedLsn
+    this.#provenLsn = Math.max(this.#provenLsn, Math.min(Math.max(durableLsn, committedLsn), cutTo))
   }
 
   /** Wrong blocks are noted; whether they are a torn tail or damage shows at the end of the walk. */
@@ -226,6 +235,7 @@ export class Recovery {
       new BatchScan(core.checksum, { ...range, payload: false, resync: true }, {
         batch: (header) => {
           this.#stale.push(header.lsn)
+          this.#wholeBehind = true
           if (header.epoch >= core.epochs.last) this.#proof(header)
           return true
         },
@@ -242,15 +252,20 @@ export class Recovery {
     // What was never proven durable and is wrong was torn by the stop: the log ends before it.
     const torn = this.#bad.find((range) => range.kind === 'payload' && range.lsn >= this.#provenLsn)
     if (torn !== undefined) {
+      let batches = 0
       while (core.pending.tailLsn() >= 0 && core.appendedLsn > torn.lsn) {
         this.#stale.push(core.pending.tailLsn())
         core.cutPending(core.pending.tailLsn())
+        batches++
       }
+      this.#wholeBehind ||= batches > 1
       this.#bad = this.#bad.filter((range) => range.lsn < core.appendedLsn || range.kind !== 'payload')
     }
     core.commitTo(Math.max(this.#committedSeen, core.committedLsn))
     if (core.appendedLsn < this.#provenLsn) return this.#damaged(this.#provenLsn)
     if (this.#stale.length > 0) this.#cutAt = core.appendedLsn
+    // Whole batches go with the tail: this copy may have acknowledged them, and must not pass for complete (I5, I9).
+    core.suspect ||= this.#wholeBehind
     this.#wipe()
   }
 
