@@ -74,7 +74,8 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
   /** Mutations that must wait: for room, for an unaligned write before them, for the epoch to begin. */
   #queue: Queued[] = []
   #blockedBy: 'nothing' | 'start' | 'room' | 'unaligned' | 'hand-over' = 'start'
-  readonly #failures: { sink: PieceSink; seq: number; error: Errno }[] = []
+  /** Unaligned writes whose edges can't be read; told at the end of the turn. */
+  readonly #failures: { sink: PieceSink; seq: number; payload: Uint8Array }[] = []
   /** Requests sent again whose first sending is in the log already. */
   readonly #lateWaiters: LateWaiter[] = []
   #waitingReads: WaitingRead[] = []
@@ -463,6 +464,7 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
       if (batch !== undefined && requests !== undefined) returnRequests(batch, requests)
       batch?.release()
       for (const waiter of this.#lateWaiters.splice(0)) waiter.sink.pieceReturned(waiter.seq, waiter.payload)
+      for (const { sink, seq, payload } of this.#failures.splice(0)) sink.pieceReturned(seq, payload)
       this.#flushes.returnAll()
       this.#returnReads()
       for (const queued of this.#queue.splice(0)) queued.sink.pieceReturned(queued.seq, queued.payload)
@@ -612,7 +614,11 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
     }
     this.#blockedBy = 'unaligned'
     const failed = (): void => {
-      this.#failures.push({ sink, seq, error: errno.EIO })
+      if (this.#closed) {
+        sink.pieceReturned(seq, payload)
+        return
+      }
+      this.#failures.push({ sink, seq, payload })
       this.#scheduleTurn()
       if (this.#blockedBy === 'unaligned') this.#unblock()
     }
@@ -658,7 +664,7 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
     this.#turnScheduled = false
     if (this.#closed) return
     this.#sealTurnBatch()
-    for (const { sink, seq, error } of this.#failures.splice(0)) sink.pieceDone(seq, error)
+    for (const { sink, seq } of this.#failures.splice(0)) sink.pieceDone(seq, errno.EIO)
     this.#answerLateWaiters()
     this.#flushes.run()
   }
