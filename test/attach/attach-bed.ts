@@ -16,6 +16,7 @@ import {
   type NodeId,
 } from '../../packages/base/src/index.ts'
 import { TestNode } from '../e2e/harness.ts'
+import { waitUntil } from '../support/waiting.ts'
 
 const PROGRAM = new URL('../../packages/cli/bin/holdfast.js', import.meta.url).pathname
 
@@ -138,6 +139,15 @@ export class AttachBed {
     const keepers = join(this.stateDir, 'keepers')
     const folders = existsSync(keepers) ? readdirSync(keepers) : []
     return [...mounts, ...loops, ...this.processes().map(({ line }) => line), ...folders]
+  }
+
+  /** Waits until everything of the bed is gone but the node. */
+  nothingLeft(): Promise<void> {
+    return waitUntil('nothing to be left', 8_000, () => {
+      const left = this.remnants()
+      if (left.length > 0) throw new Error(left.join('\n'))
+      return true
+    })
   }
 
   /** Processes that work for this bed, the node itself excepted. */

@@ -5,7 +5,7 @@
 import { execFileSync, spawn } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { afterEach, describe, expect, it } from 'vitest'
-import { sleep, waitUntil } from '../e2e/harness.ts'
+import { sleep, waitUntil } from '../support/waiting.ts'
 import { AttachBed } from './attach-bed.ts'
 import { buildGuest, type Guest } from './guest-image.ts'
 

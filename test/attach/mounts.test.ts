@@ -2,7 +2,7 @@
 import { closeSync, existsSync, fsyncSync, openSync, readFileSync, writeFileSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, describe, expect, it } from 'vitest'
-import { sleep, waitUntil } from '../e2e/harness.ts'
+import { sleep, waitUntil } from '../support/waiting.ts'
 import { AttachBed, FakeDesk, sh, whyNot } from './attach-bed.ts'
 
 const reason = whyNot()
@@ -21,12 +21,7 @@ async function startBed(size?: string): Promise<AttachBed> {
 }
 
 /** Everything of the bed is gone but the node. */
-const nothingLeft = (): Promise<void> =>
-  waitUntil('nothing to be left', 8000, () => {
-    const left = bed?.remnants() ?? []
-    if (left.length > 0) throw new Error(left.join('\n'))
-    return true
-  })
+const nothingLeft = async (): Promise<void> => bed?.nothingLeft()
 
 /** One partition of Linux from sector 2048 on, in the table of a PC. */
 function writePartitionTable(device: string): void {

@@ -3,7 +3,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, describe, expect, it } from 'vitest'
-import { sleep, waitUntil } from '../e2e/harness.ts'
+import { sleep, waitUntil } from '../support/waiting.ts'
 import { AttachBed, sh, whyNot } from './attach-bed.ts'
 
 const reason = whyNot()
@@ -62,12 +62,7 @@ async function startBed(): Promise<AttachBed> {
   return bed
 }
 
-const nothingLeft = (): Promise<void> =>
-  waitUntil('nothing to be left', 8000, () => {
-    const left = bed?.remnants() ?? []
-    if (left.length > 0) throw new Error(left.join('\n'))
-    return true
-  })
+const nothingLeft = async (): Promise<void> => bed?.nothingLeft()
 
 describe.skipIf(reason !== undefined)('a restart of the node', () => {
   for (const signal of ['SIGKILL', 'SIGTERM'] as const) {

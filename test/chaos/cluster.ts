@@ -4,7 +4,8 @@ import { mkdirSync } from 'node:fs'
 import { type EtcdMember, startEtcd } from './etcd.ts'
 import { StorageHost, type VolumeObject } from './hosts.ts'
 import { Network, type Place } from './network.ts'
-import { message, sleep, waitUntil } from './util.ts'
+import { message } from './shell.ts'
+import { sleep, waitUntil } from '../support/waiting.ts'
 
 const DATA_DISK_MEBIBYTES = 3072
 const ETCD_MEMBERS = 3

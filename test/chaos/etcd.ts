@@ -2,7 +2,7 @@
 import { join } from 'node:path'
 import type { Place } from './network.ts'
 import { Program } from './program.ts'
-import { waitUntil } from './util.ts'
+import { waitUntil } from '../support/waiting.ts'
 
 export class EtcdMember {
   readonly name: string

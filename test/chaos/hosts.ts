@@ -3,7 +3,7 @@ import { mkdirSync, rmSync, statfsSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Place } from './network.ts'
 import { Program } from './program.ts'
-import { sh } from './util.ts'
+import { sh } from './shell.ts'
 
 export interface HostPorts {
   readonly nbd: number

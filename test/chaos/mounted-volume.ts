@@ -3,7 +3,8 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { existsSync, mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import type { StorageHost } from './hosts.ts'
-import { sh, waitUntil } from './util.ts'
+import { sh } from './shell.ts'
+import { waitUntil } from '../support/waiting.ts'
 
 const MOUNT_MS = 60_000
 let counter = 0

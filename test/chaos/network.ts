@@ -3,7 +3,7 @@
  * taking the bridge's end down; single directions by nftables rules inside the namespace of a host.
  */
 import { spawn } from 'node:child_process'
-import { sh } from './util.ts'
+import { sh } from './shell.ts'
 
 const PREFIX = '10.77.0'
 const TABLE = 'chaos'

@@ -2,7 +2,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { appendFileSync, createWriteStream, type WriteStream } from 'node:fs'
 import { enter, type Place } from './network.ts'
-import { sleep } from './util.ts'
+import { sleep } from '../support/waiting.ts'
 
 const running = new Set<ChildProcess>()
 // Without namespaces nobody else ends them.

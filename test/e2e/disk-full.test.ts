@@ -4,7 +4,8 @@ import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, describe, expect, it } from 'vitest'
-import { TestCluster, waitUntil } from './harness.ts'
+import { TestCluster } from './harness.ts'
+import { waitUntil } from '../support/waiting.ts'
 
 const NODES = ['a', 'b']
 const sh = (command: string, ...args: string[]): void => {

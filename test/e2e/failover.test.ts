@@ -1,6 +1,7 @@
 /** What must hold when a node dies, stops, or its coordinator is away: real processes, real etcd, real NBD clients. */
 import { afterEach, describe, expect, it } from 'vitest'
-import { sleep, TestCluster, waitUntil } from './harness.ts'
+import { TestCluster } from './harness.ts'
+import { sleep, waitUntil } from '../support/waiting.ts'
 
 const NODES = ['a', 'b', 'c']
 /** Every block that was acknowledged is read back and compared at the end. */

@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { type EtcdTestCluster, startEtcdForTests } from '@holdfast/coordinator/testing'
+import { Hopeless, waitUntil } from '../support/waiting.ts'
 
 const run = promisify(execFile)
 const PROGRAM = new URL('../../packages/cli/bin/holdfast.js', import.meta.url).pathname
@@ -67,7 +68,7 @@ export class TestNode {
       output += text.toString()
     })
     await waitUntil(`node ${this.name} to be ready`, 30_000, () => {
-      if (child.exitCode !== null) throw new Error(`node ${this.name} ended: ${this.log.slice(-2000)}`)
+      if (child.exitCode !== null) throw new Hopeless(`node ${this.name} ended: ${this.log.slice(-2000)}`)
       return /^ready .*$/m.test(output)
     })
     const line = /^ready (.*)$/m.exec(output)?.[1] ?? ''
@@ -220,28 +221,6 @@ export interface FioResult {
   readonly pauseMs: number
   readonly text: string
 }
-
-export async function waitUntil(
-  what: string,
-  ms: number,
-  holds: () => boolean | Promise<boolean>,
-): Promise<void> {
-  const end = Date.now() + ms
-  let problem: unknown
-  for (;;) {
-    try {
-      if (await holds()) return
-      problem = undefined
-    } catch (error) {
-      if (error instanceof Error && error.message.includes(' ended: ')) throw error
-      problem = error
-    }
-    if (Date.now() > end) throw new Error(`waited ${ms} ms in vain for ${what}`, { cause: problem })
-    await sleep(25)
-  }
-}
-
-export const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms))
 
 async function freePorts(count: number): Promise<number[]> {
   const { createServer } = await import('node:net')

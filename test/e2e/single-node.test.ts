@@ -4,7 +4,8 @@ import { promisify } from 'node:util'
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, describe, expect, it } from 'vitest'
-import { residentBytes, sleep, TestCluster } from './harness.ts'
+import { residentBytes, TestCluster } from './harness.ts'
+import { sleep } from '../support/waiting.ts'
 
 const run = promisify(execFile)
 const MIB = 1024 * 1024

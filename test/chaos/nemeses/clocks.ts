@@ -4,7 +4,7 @@
  */
 import { existsSync, readdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { sleep } from '../util.ts'
+import { sleep } from '../../support/waiting.ts'
 import type { Fault, Nemesis } from './nemesis.ts'
 
 const HOUR_SECONDS = 3600

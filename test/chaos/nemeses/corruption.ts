@@ -1,7 +1,7 @@
 /** Bits that change on a disk: in sealed segments under a living node, and in the tail of one that was killed. */
 import type { StorageHost } from '../hosts.ts'
 import { type BlockOnDisk, flip, holds, newestHeader, sealedContents } from '../segment-files.ts'
-import { sleep } from '../util.ts'
+import { sleep } from '../../support/waiting.ts'
 import type { BlocksWorkload } from '../workloads/blocks.ts'
 import type { Fault, Nemesis, NemesisContext } from './nemesis.ts'
 

@@ -2,7 +2,8 @@
 import { constants } from 'node:os'
 import type { Cluster } from '../cluster.ts'
 import type { StorageHost } from '../hosts.ts'
-import { message, sh, waitUntil } from '../util.ts'
+import { message, sh } from '../shell.ts'
+import { waitUntil } from '../../support/waiting.ts'
 import type { Fault, Nemesis, NemesisContext } from './nemesis.ts'
 
 /** Room for some segments, so that it is a log that fills the disk in the middle of its work. */

@@ -1,6 +1,6 @@
 /** The coordinator loses members; the volumes must not care. */
 import type { EtcdMember } from '../etcd.ts'
-import { waitUntil } from '../util.ts'
+import { waitUntil } from '../../support/waiting.ts'
 import type { Fault, Nemesis } from './nemesis.ts'
 
 export const killEtcdMember: Nemesis = {

@@ -2,7 +2,7 @@ import type { Cluster } from '../cluster.ts'
 import type { StorageHost } from '../hosts.ts'
 import type { Journal } from '../journal.ts'
 import type { Network } from '../network.ts'
-import type { Dice } from '../util.ts'
+import type { Dice } from '../dice.ts'
 import type { BlocksWorkload } from '../workloads/blocks.ts'
 
 export interface NemesisContext {

@@ -72,22 +72,26 @@ export const pausePrimary: Nemesis = {
   },
 }
 
+function paused(victim: StorageHost, how: string, holdMs: number): Fault {
+  return {
+    hit: [victim],
+    detail: `SIGSTOP of ${victim.name}, ${how}`,
+    holdMs,
+    async start() {
+      victim.program.signal('SIGSTOP')
+    },
+    async stop() {
+      victim.program.signal('SIGCONT')
+    },
+  }
+}
+
 export const pauseSecondary: Nemesis = {
   name: 'pause-secondary',
   needs: 'nothing',
   async plan(context) {
     const { volume, victim } = await secondary(context)
-    return {
-      hit: [victim],
-      detail: `SIGSTOP of ${victim.name}, a secondary of ${volume}`,
-      holdMs: LONGER_THAN_LEASE_MS,
-      async start() {
-        victim.program.signal('SIGSTOP')
-      },
-      async stop() {
-        victim.program.signal('SIGCONT')
-      },
-    }
+    return paused(victim, `a secondary of ${volume}`, LONGER_THAN_LEASE_MS)
   },
 }
 
@@ -97,17 +101,7 @@ export const stutter: Nemesis = {
   needs: 'nothing',
   async plan({ cluster, dice }) {
     const victim = dice.pick(cluster.hosts)
-    return {
-      hit: [victim],
-      detail: `SIGSTOP of ${victim.name} for half a second`,
-      holdMs: 500,
-      async start() {
-        victim.program.signal('SIGSTOP')
-      },
-      async stop() {
-        victim.program.signal('SIGCONT')
-      },
-    }
+    return paused(victim, 'for half a second', 500)
   },
 }
 

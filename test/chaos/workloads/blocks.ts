@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { History } from '../history.ts'
 import type { Stream } from '../journal.ts'
-import { waitUntil } from '../util.ts'
+import { waitUntil } from '../../support/waiting.ts'
 import type { Workload, WorkloadContext } from './workload.ts'
 
 const SCRIPT = new URL('blocks_client.py', import.meta.url).pathname

@@ -1,6 +1,6 @@
 import type { Cluster } from '../cluster.ts'
 import type { Journal } from '../journal.ts'
-import type { Dice } from '../util.ts'
+import type { Dice } from '../dice.ts'
 
 export interface WorkloadContext {
   readonly cluster: Cluster
