@@ -112,7 +112,11 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
       {
         committed: (position) => this.#committed(position),
         durable: (position) => this.#flushes.durable(position),
-        changeRecord: (changed, revision) => owner.changeRecord(changed, revision),
+        changeRecord: (changed, revision) => {
+          // Who is about to be added can be elected from the moment the coordinator has it, whenever we hear of that.
+          this.#renewPermission()
+          owner.changeRecord(changed, revision)
+        },
         flushMember: (node) => this.#sendFlush(node, this.log.appendedLsn),
         stepDown: (reason) => context.scheduler.soon(() => owner.steppedDown(reason)),
         event: (level, message, node) => {

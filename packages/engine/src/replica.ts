@@ -180,6 +180,10 @@ export class Replica {
       )
       role.primary.tick()
     }
+    // Upkeep may be the first to meet a failing disk, in whatever role.
+    if (this.#log?.state === 'failed' && this.#role.kind !== 'failed' && this.#role.kind !== 'closed') {
+      this.#fail(`the log failed: ${this.#log.failure?.message ?? 'unknown'}`)
+    }
     if (++this.#ticks % MAINTENANCE_TICKS === 0) this.#log?.maintenance()
     this.evaluate()
   }
