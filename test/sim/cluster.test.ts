@@ -21,14 +21,17 @@ describe('[I1-I9] a cluster under faults', () => {
     const happened = new Set<string>()
     let elections = 0
     let acknowledged = 0
+    const looks = { members: 0, flushes: 0, serving: 0, copies: 0 }
     for (let seed = 500_000; seed < 500_100; seed++) {
       const result = play(planRun(seed))
       expect({ seed, violations: result.violations }).toEqual({ seed, violations: [] })
       for (const { kind } of result.plan.faults) happened.add(kind)
+      for (const what of Object.keys(looks) as (keyof typeof looks)[]) looks[what] += result.looks[what]
       elections += result.elections
       acknowledged += result.acknowledgedWrites
     }
     expect([...happened].sort()).toEqual([...FAULT_KINDS].sort())
+    for (const [what, count] of Object.entries(looks)) expect(count, what).toBeGreaterThan(100)
     expect(elections).toBeGreaterThan(200)
     expect(acknowledged).toBeGreaterThan(50_000)
   })
@@ -86,5 +89,6 @@ describe('the simulator', () => {
 
 function empty(plan: RunPlan): RunResult {
   const zero = { acknowledgedWrites: 0, reads: 0, clientErrors: 0, elections: 0, healMs: 0, virtualMs: 0 }
-  return { plan, violations: [], timeline: [], ...zero }
+  const looks = { members: 0, flushes: 0, serving: 0, copies: 0 }
+  return { plan, violations: [], timeline: [], looks, ...zero }
 }

@@ -187,11 +187,6 @@ export class SimCluster implements ObservedCluster {
     this.world.note(text)
   }
 
-  /** A client was told that its write is done: look whether that was right. */
-  acknowledged(volume: string, units: readonly number[], versions: readonly number[], zero: boolean): void {
-    this.invariants.acknowledged(volume, units, versions, zero)
-  }
-
   run(ms: number): void {
     this.#runTo(this.world.now + ms)
   }

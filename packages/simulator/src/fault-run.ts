@@ -3,6 +3,7 @@ import type { Checksum } from '@holdfast/base'
 import { SimCluster } from './cluster.ts'
 import { type Fault, type FaultKind, MAY_FAIL_REQUESTS, planFaults } from './faults.ts'
 import { inject, type Stage } from './inject.ts'
+import type { Invariants } from './invariants.ts'
 import { SimClient } from './sim-client.ts'
 import { UNIT } from './units.ts'
 import { WIRE_VERSIONS, type WireVersion } from './wire-versions.ts'
@@ -30,6 +31,8 @@ export interface RunResult {
   readonly acknowledgedWrites: number
   readonly reads: number
   readonly clientErrors: number
+  /** How often each invariant was looked at. */
+  readonly looks: Invariants['looks']
   readonly elections: number
   /** From the end of the faults until all was whole. */
   readonly healMs: number
@@ -108,6 +111,7 @@ export function faultRun(plan: RunPlan, checksum: Checksum, verbose = false): Ru
     acknowledgedWrites: checkers.reduce((sum, one) => sum + one.acknowledgedWrites, 0),
     reads: checkers.reduce((sum, one) => sum + one.reads, 0),
     clientErrors: cluster.clientErrors.length,
+    looks: cluster.invariants.looks,
     elections: stage.volumes.reduce((sum, name) => sum + (cluster.record(name)?.epoch ?? 0), 0),
     healMs,
     virtualMs: cluster.world.now - begin,

@@ -2,6 +2,7 @@
  * What must hold whenever one looks (DESIGN, I1 to I9), seen from outside the engines.
  *
  * - I1: what a client was told is done, every in-sync member holds.
+ * - I3: what a client was told is flushed, every in-sync member has made durable.
  * - I4, I8: of one volume at most one primary answers reads at a time.
  * - I5, I7: the epoch in the coordinator never goes back, and the set of in-sync members is never empty.
  * - Positions of a log keep their order: durable and committed never go beyond what is written.
@@ -16,10 +17,12 @@ const UNITS_PER_BLOCK = BLOCK / UNIT
 export class Invariants {
   readonly #cluster: ObservedCluster
   readonly #epochs = new Map<string, number>()
+  /** The record that was looked at last. */
+  readonly #seen = new Map<string, VolumeRecord>()
   /** Nodes whose host lost its page cache since the volume was last whole. */
   readonly #lossy = new Map<string, Set<NodeId>>()
   /** How often each was looked at, to show that the looking is not vacuous. */
-  readonly looks = { members: 0, serving: 0, copies: 0 }
+  readonly looks = { members: 0, flushes: 0, serving: 0, copies: 0 }
 
   constructor(cluster: ObservedCluster) {
     this.#cluster = cluster
@@ -52,17 +55,20 @@ export class Invariants {
    * rest of it looks torn at the next start and is cut. To be asked whenever a copy may have become such a one.
    */
   expectLosses(): void {
-    for (const [volume, checker] of this.#cluster.checkers) {
-      const inSync = this.#cluster.record(volume)?.inSync
-      if (inSync === undefined) continue
-      const flipped = inSync.filter((member) => {
-        return this.#cluster.nodes.some(({ name, platter }) => name === member && platter.flipped)
-      })
-      const lossy = this.#lossy.get(volume)
-      if (!inSync.every((member) => lossy?.has(member) === true || flipped.includes(member))) continue
-      this.#cluster.world.note(`every in-sync copy of ${volume} may have lost what was not flushed`)
-      checker.unflushedMayBeLost(flipped.length > 0)
+    for (const volume of this.#cluster.checkers.keys()) {
+      const record = this.#cluster.record(volume)
+      if (record !== undefined) this.#expectLossesOf(volume, record)
     }
+  }
+
+  #expectLossesOf(volume: string, { inSync }: VolumeRecord): void {
+    const flipped = inSync.filter((member) => {
+      return this.#cluster.nodes.some(({ name, platter }) => name === member && platter.flipped)
+    })
+    const lossy = this.#lossy.get(volume)
+    if (!inSync.every((member) => lossy?.has(member) === true || flipped.includes(member))) return
+    this.#cluster.world.note(`every in-sync copy of ${volume} may have lost what was not flushed`)
+    this.#cluster.checker(volume).unflushedMayBeLost(flipped.length > 0)
   }
 
   /** I1, by contents: reads what every in-sync member would answer if it were elected now. */
@@ -90,6 +96,28 @@ export class Invariants {
             `I1: version ${version} of unit ${unit} of ${volume} was acknowledged, in-sync ${member} has ${found}`,
           )
         }
+      }
+    }
+  }
+
+  /** How far the volume is committed as any living copy knows: everything that was acknowledged lies below. */
+  committedLsn(volume: string): number {
+    const id = this.#cluster.record(volume)?.id
+    const logs = this.#cluster.nodes.map(({ engine }) => (id === undefined ? undefined : engine?.replicas.get(id)?.log))
+    return Math.max(0, ...logs.map((log) => log?.committedLsn ?? 0))
+  }
+
+  /** I3, by positions: a flush succeeded that was asked for when the volume was committed up to `committedLsn`. */
+  flushed(volume: string, committedLsn: number): void {
+    const record = this.#cluster.record(volume)
+    if (record === undefined) return
+    for (const member of record.inSync) {
+      const log = this.#cluster.nodes.find(({ name }) => name === member)?.engine?.replicas.get(record.id)?.log
+      if (log === undefined || log.state !== 'ok' || log.suspect) continue
+      this.looks.flushes++
+      if (log.durableLsn < committedLsn) {
+        const what = `a flush of ${volume} at ${committedLsn} succeeded`
+        this.#cluster.violation(`I3: ${what}, in-sync ${member} is durable up to ${log.durableLsn}`)
       }
     }
   }
@@ -123,6 +151,10 @@ export class Invariants {
   }
 
   #lookAtRecord(volume: string, record: VolumeRecord): void {
+    if (this.#seen.get(volume) === record) return
+    this.#seen.set(volume, record)
+    // A member may be left alone in sync by a transaction that was on its way when its host lost power.
+    if (this.#lossy.has(volume)) this.#expectLossesOf(volume, record)
     const before = this.#epochs.get(volume) ?? 0
     if (record.epoch < before) this.#cluster.violation(`I5: epoch of ${volume} went from ${before} to ${record.epoch}`)
     this.#epochs.set(volume, record.epoch)

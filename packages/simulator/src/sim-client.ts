@@ -148,7 +148,7 @@ export class SimClient {
       // Acknowledged before a loss of power that came before the answer: gone perhaps, unless it was durable.
       if (losses !== this.#checker.losses && !fua) return
       for (const [at, unit] of units.entries()) this.#checker.acknowledged(unit, versions[at] ?? 0, fua)
-      this.#cluster.acknowledged(this.volume, units, versions, zero)
+      this.#cluster.invariants.acknowledged(this.volume, units, versions, zero)
     })
     const length = units.length * UNIT
     if (zero) session.zero(token, first * UNIT, length, { fua, keepAllocated: this.#random.chance(0.3) })
@@ -178,10 +178,12 @@ export class SimClient {
 
   #flush(): void {
     const snapshot: FlushSnapshot = this.#checker.beforeFlush()
+    const committedLsn = this.#cluster.invariants.committedLsn(this.volume)
     this.#session?.flush(
       this.#expect((error) => {
-        if (error === 0) this.#checker.flushed(snapshot)
-        else this.#failed('flush', error)
+        if (error !== 0) return this.#failed('flush', error)
+        this.#checker.flushed(snapshot)
+        if (snapshot.losses === this.#checker.losses) this.#cluster.invariants.flushed(this.volume, committedLsn)
       }),
     )
   }
