@@ -75,6 +75,44 @@ describe('a member that was dropped for its silence', () => {
   })
 })
 
+describe('[I3] a new primary', () => {
+  const begin = (inSync: readonly NodeId[]): Primary => {
+    const nine = lsn(9)
+    const positions = { appendedLsn: nine, durableLsn: nine, committedLsn: nine }
+    const record = { ...base, inSync }
+    return new Primary({ self: a, record, modRevision: 10, ...positions, now: instant(0) }, settings, {
+      committed: () => {},
+      durable: (position) => durable.push(position),
+      changeRecord: (changed) => changes.push(changed),
+      flushMember: (node) => flushes.push(node),
+      stepDown: () => {},
+      event: () => {},
+    })
+  }
+
+  it('does not take what it has made durable itself for durable on the others', () => {
+    const primary = begin([a, b])
+    expect(primary.durableLsn).toBe(0)
+    primary.subscribed(b, lsn(9), lsn(4), instant(1))
+    primary.live(b)
+    primary.acknowledged(b, lsn(9), lsn(4), instant(1))
+    expect(primary.durableLsn).toBe(4)
+    primary.acknowledged(b, lsn(9), lsn(9), instant(2))
+    expect(durable).toEqual([4, 9])
+    expect(begin([a]).durableLsn).toBe(9)
+  })
+
+  it('adds nobody who lacks what the primaries before may have promised to be durable', () => {
+    const primary = begin([a, b])
+    primary.subscribed(c, lsn(9), lsn(4), instant(1))
+    primary.live(c)
+    primary.acknowledged(c, lsn(9), lsn(4), instant(1))
+    expect([changes, flushes]).toEqual([[], [c]])
+    primary.acknowledged(c, lsn(9), lsn(9), instant(2))
+    expect(changes.at(-1)?.inSync).toEqual([a, b, c])
+  })
+})
+
 describe('[I1] commit', () => {
   it('waits for every in-sync member, whoever is last', () => {
     const primary = start()

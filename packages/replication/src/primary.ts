@@ -94,6 +94,8 @@ export class Primary {
   #localDurable: Lsn
   #committed: Lsn
   #durable: Lsn
+  /** Nothing beyond was promised to be durable by the primaries before: each promise included our copy. */
+  readonly #inheritedDurable: Lsn
   #change: Change | undefined
   #retire: NodeId | undefined
 
@@ -121,8 +123,11 @@ export class Primary {
     this.#localAppended = start.appendedLsn
     this.#localDurable = start.durableLsn
     this.#committed = start.committedLsn
-    this.#durable = lsnMin(start.durableLsn, start.committedLsn)
+    this.#inheritedDurable = lsnMin(start.durableLsn, start.committedLsn)
     this.#adoptMembers(start.now)
+    // Of the others nothing is known before they say it.
+    const alone = [...this.#members.values()].every(({ required }) => !required)
+    this.#durable = alone ? this.#inheritedDurable : (0 as Lsn)
   }
 
   get record(): VolumeRecord {
@@ -302,7 +307,7 @@ export class Primary {
     if (now - member.heardAt > this.#settings.memberTimeoutMs) return
     if (member.appendedLsn < this.#committed || member.appendedLsn < member.proofLsn) return
     // It must hold durably what clients were told is durable everywhere (I3).
-    if (member.durableLsn < this.#durable) {
+    if (member.durableLsn < this.#durable || member.durableLsn < this.#inheritedDurable) {
       if (!member.flushAsked) this.#effects.flushMember(member.node)
       member.flushAsked = true
       return
