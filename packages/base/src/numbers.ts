@@ -23,6 +23,12 @@ export type Incarnation = Branded<string, 'Incarnation'>
 /** 48-bit number that names one frontend session for duplicate detection. */
 export type SessionId = Branded<number, 'SessionId'>
 
+/** A place in one history: `lsn` as the primary of `epoch` counted it. */
+export interface LogPosition {
+  readonly epoch: Epoch
+  readonly lsn: Lsn
+}
+
 /** Bytes in a logical block and in a log position. */
 export const BLOCK_BYTES = 4096
 export const BLOCK_SHIFT = 12

@@ -2,7 +2,7 @@
  * Flushes in rounds: everybody who waits shares one `fdatasync` per member (I3).
  *
  * Invariant: a waiter is answered only when everything below its position is durable on every in-sync
- * member; a round that began before a waiter came may serve it only if its position lies below the round's.
+ * member, and while no other primary can exist (I8): what that one acknowledged is not here. A round that began before a waiter came may serve it only if its position lies below the round's.
  */
 import { type Clock, errno, type Lsn } from '@holdfast/base'
 import type { PieceSink } from '@holdfast/frontend'
@@ -22,6 +22,8 @@ export interface FlushOwner {
   flushAll(target: Lsn): void
   durableLsn(): Lsn
   committedLsn(): Lsn
+  /** Whether no other primary exists. When that changes, `run` is to be called. */
+  mayAnswer(): boolean
 }
 
 export class FlushRounds {
@@ -38,6 +40,10 @@ export class FlushRounds {
     this.#owner = owner
   }
 
+  get waiting(): boolean {
+    return this.#waiters.length > 0
+  }
+
   /** Answers once everything below `position` is durable everywhere. Begin with `run`. */
   wait(position: Lsn, sink: PieceSink, seq: number, payload?: Uint8Array | undefined): void {
     this.#waiters.push({ lsn: position, sink, seq, startedAt: this.#clock.now(), payload })
@@ -46,11 +52,12 @@ export class FlushRounds {
   /** Answers who can be answered and starts a round if somebody still waits. */
   run(): void {
     if (this.#waiters.length === 0) return
-    this.#answer(this.#owner.durableLsn())
+    const durable = this.#owner.durableLsn()
+    this.#answer(durable)
     if (this.#waiters.length === 0 || this.#roundTarget !== undefined) return
     const committed = this.#owner.committedLsn()
     // Who waits for a position that is not committed yet is looked at again when it is.
-    if (!this.#waiters.some(({ lsn }) => lsn <= committed)) return
+    if (!this.#waiters.some(({ lsn }) => lsn <= committed && lsn > durable)) return
     this.#roundTarget = committed
     this.#roundStartedAt = this.#clock.now()
     this.#owner.flushAll(this.#roundTarget)
@@ -73,6 +80,7 @@ export class FlushRounds {
   }
 
   #answer(durable: Lsn): void {
+    if (!this.#owner.mayAnswer()) return
     const left: Waiter[] = []
     const ready: Waiter[] = []
     for (const waiter of this.#waiters) (waiter.lsn <= durable ? ready : left).push(waiter)

@@ -19,6 +19,7 @@ import {
   errno,
   type Instant,
   instant,
+  type LogPosition,
   type Lsn,
   lsn,
   type NodeId,
@@ -74,12 +75,14 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
   /** Mutations that must wait: for room, for an unaligned write before them, for the epoch to begin. */
   #queue: Queued[] = []
   #blockedBy: 'nothing' | 'start' | 'room' | 'unaligned' | 'hand-over' = 'start'
-  /** Unaligned writes whose edges can't be read; told at the end of the turn. */
-  readonly #failures: { sink: PieceSink; seq: number; payload: Uint8Array }[] = []
+  /** Unaligned writes whose edges can't be read, flushes of what is lost; told at the end of the turn. */
+  readonly #failures: { sink: PieceSink; seq: number; payload: Uint8Array | undefined }[] = []
   /** Requests sent again whose first sending is in the log already. */
   readonly #lateWaiters: LateWaiter[] = []
   #waitingReads: WaitingRead[] = []
   #serving = false
+  /** The reign has begun: its first record is committed. */
+  #opened = false
   #servingFromLsn: Lsn = lsn(0)
   #servingUntil: Instant = instant(Number.NEGATIVE_INFINITY)
   #closed = false
@@ -130,6 +133,7 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
       flushAll: (target) => this.#flushAll(target),
       durableLsn: () => this.machine.durableLsn,
       committedLsn: () => this.machine.committedLsn,
+      mayAnswer: () => this.answersReads,
     })
     this.#repairs = new RepairDesk(context, this.scope, log, () => this.#repairLinks())
   }
@@ -280,15 +284,30 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
     this.#requests?.add(sink, seq, -1, length, fua, startedAt)
   }
 
-  flush(sink: PieceSink, seq: number): void {
+  flush(sink: PieceSink, seq: number, acknowledged: readonly LogPosition[]): void {
     if (this.#closed) {
       this.#context.scheduler.soon(() => sink.pieceReturned(seq, undefined))
       return
     }
+    const missing = acknowledged.find((position) => !this.log.holds(position))
+    if (missing !== undefined) {
+      const { volume, epoch } = this.scope
+      const fields = { volume, epoch, acknowledgedIn: missing.epoch, acknowledgedTo: missing.lsn }
+      this.#context.events.event('error', 'a flush failed: acknowledged writes are lost with their copies', fields)
+      this.#failures.push({ sink, seq, payload: undefined })
+      this.#scheduleTurn()
+      return
+    }
     // Before the reign has begun anything in our log may have been acknowledged by the last primary (I6).
-    const acknowledged = this.#serving ? this.machine.committedLsn : this.log.appendedLsn
-    this.#flushes.wait(acknowledged, sink, seq)
+    const end = this.#serving ? this.machine.committedLsn : this.log.appendedLsn
+    this.#flushes.wait(end, sink, seq)
     this.#scheduleTurn()
+  }
+
+  position(): LogPosition | undefined {
+    // Before that it may be that nobody else has heard of this epoch.
+    if (!this.#opened) return undefined
+    return { epoch: this.scope.epoch, lsn: this.machine.committedLsn }
   }
 
   blockStatus(
@@ -757,6 +776,7 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
 
   #open(): void {
     this.#serving = true
+    this.#opened = true
     const { volume, epoch } = this.scope
     this.#context.events.event('info', 'serving as primary', { volume, epoch })
     this.#renewPermission()
@@ -766,8 +786,9 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
 
   #renewPermission(): void {
     this.#servingUntil = this.permission.until(this.machine.othersInSync())
-    if (this.#waitingReads.length === 0 || !this.#serving) return
-    if (this.#context.clock.now() >= this.#servingUntil) return
+    if (!this.answersReads) return
+    if (this.#flushes.waiting) this.#scheduleTurn()
+    if (this.#waitingReads.length === 0) return
     const reads = this.#waitingReads
     this.#waitingReads = []
     for (const read of reads) this.#readSlowly(read)

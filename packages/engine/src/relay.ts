@@ -3,7 +3,7 @@
  *
  * The asking end keeps every write's payload until it is answered, so that nothing is lost with the link.
  */
-import { type BlockStatusExtent, copyBytes, type Epoch, type Errno, errno, type SessionId, type VolumeId } from '@holdfast/base'
+import { type BlockStatusExtent, copyBytes, type Epoch, type Errno, errno, type LogPosition, type Lsn, lsn, type SessionId, type VolumeId } from '@holdfast/base'
 import type { PieceSink, VolumeTarget } from '@holdfast/frontend'
 import type {
   ReadReplyMessage,
@@ -37,6 +37,7 @@ export class RelayTarget implements VolumeTarget {
   readonly #questions = new Map<number, StatusDone>()
   readonly #questionSession: SessionId
   #questionSeq = 0
+  #committedLsn: Lsn = lsn(0)
   #closed = false
 
   constructor(context: NodeContext, scope: VolumeEpoch, link: Link, questionSession: SessionId) {
@@ -91,9 +92,13 @@ export class RelayTarget implements VolumeTarget {
     this.#send(sink, seq, 'zero', offset, length, options.fua, [], piece)
   }
 
-  flush(sink: PieceSink, seq: number): void {
+  flush(sink: PieceSink, seq: number, acknowledged: readonly LogPosition[]): void {
     const piece = { sink, payload: undefined, target: undefined, targetOffset: 0 }
-    this.#send(sink, seq, 'flush', 0, 0, false, [], piece)
+    this.#send(sink, seq, 'flush', 0, 0, false, [], piece, acknowledged)
+  }
+
+  position(): LogPosition | undefined {
+    return this.#committedLsn === 0 ? undefined : { epoch: this.#scope.epoch, lsn: this.#committedLsn }
   }
 
   blockStatus(offset: number, length: number, extentCountMax: number, done: StatusDone): void {
@@ -121,6 +126,7 @@ export class RelayTarget implements VolumeTarget {
   }
 
   replies(message: RepliesMessage): void {
+    if (message.committedLsn > this.#committedLsn) this.#committedLsn = message.committedLsn
     const pieces = this.#pending.get(message.session)
     if (pieces === undefined) return
     message.seqs.forEach((seq, at) => {
@@ -189,6 +195,7 @@ export class RelayTarget implements VolumeTarget {
     fua: boolean,
     payload: readonly Uint8Array[],
     piece: PendingPiece,
+    acknowledged?: readonly LogPosition[],
   ): void {
     if (this.#closed) {
       this.#context.scheduler.soon(() => sink.pieceReturned(seq, piece.payload))
@@ -201,7 +208,7 @@ export class RelayTarget implements VolumeTarget {
     }
     pieces.set(seq, piece)
     this.#context.statistics.relayedRequests++
-    this.link.send({ ...this.#request(sink.session, seq, operation, offset, length), fua, payload })
+    this.link.send({ ...this.#request(sink.session, seq, operation, offset, length), fua, payload, acknowledged })
   }
 }
 
@@ -257,7 +264,7 @@ export class RelayedSession implements PieceSink {
         target.zero(this, seq, offset, length, { fua, keepAllocated: message.keepAllocated })
         break
       case 'flush':
-        target.flush(this, seq)
+        target.flush(this, seq, message.acknowledged ?? [])
         break
       case 'block-status':
         target.blockStatus(offset, length, fua ? 1 : EXTENTS_MAX, (error, extents) =>
@@ -304,7 +311,8 @@ export class RelayedSession implements PieceSink {
       const errors = this.#errors
       this.#seqs = []
       this.#errors = []
-      this.#link.send({ type: 'replies', session: this.session, seqs, errors })
+      const committedLsn = this.#target?.position()?.lsn ?? lsn(0)
+      this.#link.send({ type: 'replies', session: this.session, committedLsn, seqs, errors })
     })
   }
 }

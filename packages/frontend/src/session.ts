@@ -5,6 +5,7 @@
  * - Every request is answered exactly once, whatever happens to primaries meanwhile; a failover is a pause.
  * - A piece sent again carries the number it had, so that the log can tell it was applied already.
  * - Pieces are sent again in the order of their numbers.
+ * - I9: no flush succeeds while something that an earlier primary acknowledged is missing; one fails for it.
  */
 import {
   assert,
@@ -15,6 +16,7 @@ import {
   type ExportInfo,
   type ExportSession,
   errno,
+  type LogPosition,
   type SessionId,
 } from '@holdfast/base'
 import { OUTSTANDING_MAX, PIECE_BYTES_MAX, type PieceSink, type VolumeTarget } from './volume-target.ts'
@@ -73,6 +75,8 @@ export class FrontendSession implements ExportSession, PieceSink {
   readonly #questions: StatusQuestion[] = []
   readonly #soon: (task: () => void) => void
   #target: VolumeTarget | undefined
+  /** Where earlier targets ended, as long as no flush has been answered since. */
+  #acknowledged: readonly LogPosition[] = []
   /** Set once the volume is gone: every later request fails with it. */
   #failure: Errno = errno.OK
   #nextSeq = 1
@@ -102,6 +106,8 @@ export class FrontendSession implements ExportSession, PieceSink {
   /** The primary is to be reached here now; `undefined` = none is known. */
   setTarget(target: VolumeTarget | undefined): void {
     if (target === this.#target) return
+    const end = this.#target?.position()
+    if (end !== undefined) this.#acknowledged = [...this.#acknowledged.filter(({ epoch }) => epoch !== end.epoch), end]
     this.#target = target
     this.resubmit()
   }
@@ -239,6 +245,7 @@ export class FrontendSession implements ExportSession, PieceSink {
     const piece = this.#slot(seq)
     if (this.#closed || piece.seq !== seq || piece.operation === 'free') return
     const token = piece.token
+    if (piece.operation === 'flush') this.#acknowledged = []
     this.#free(piece)
     const split = this.#splits.size === 0 ? undefined : this.#splits.get(token)
     if (split === undefined) {
@@ -352,7 +359,7 @@ export class FrontendSession implements ExportSession, PieceSink {
         target.zero(this, seq, offset, length, piece)
         break
       case 'flush':
-        target.flush(this, seq)
+        target.flush(this, seq, this.#acknowledged)
         break
       case 'free':
         break

@@ -4,7 +4,7 @@
  * `seq` numbers the pieces of one session from 1; at most `OUTSTANDING_MAX` are unanswered, which is what
  * lets every replica remember the applied ones in a ring of that size.
  */
-import type { BlockStatusExtent, Errno, SessionId } from '@holdfast/base'
+import type { BlockStatusExtent, Errno, LogPosition, SessionId } from '@holdfast/base'
 
 /** Unanswered pieces a session may have: the size of the duplicate ring in the log. */
 export const OUTSTANDING_MAX = 1024
@@ -52,7 +52,13 @@ export interface VolumeTarget {
     length: number,
     options: { readonly fua: boolean; readonly keepAllocated: boolean },
   ): void
-  flush(sink: PieceSink, seq: number): void
+  /**
+   * `acknowledged`: how far earlier primaries had answered. A log that lacks any of it has lost writes that the
+   * client believes to be done, and the flush fails with EIO (I9).
+   */
+  flush(sink: PieceSink, seq: number, acknowledged: readonly LogPosition[]): void
+  /** Everything this target has answered lies below it; undefined = nothing was. Right also after its end. */
+  position(): LogPosition | undefined
   blockStatus(
     offset: number,
     length: number,

@@ -100,10 +100,14 @@ export class Invariants {
     }
   }
 
-  /** How far the volume is committed as any living copy knows: everything that was acknowledged lies below. */
+  /**
+   * How far the volume is committed as any living in-sync copy knows. (What only others know of was lost with all
+   * in-sync copies: the client's own account of it is `RegisterChecker.flushedBySession`.)
+   */
   committedLsn(volume: string): number {
-    const id = this.#cluster.record(volume)?.id
-    const logs = this.#cluster.nodes.map(({ engine }) => (id === undefined ? undefined : engine?.replicas.get(id)?.log))
+    const record = this.#cluster.record(volume)
+    const members = this.#cluster.nodes.filter(({ name }) => record?.inSync.includes(name) === true)
+    const logs = members.map(({ engine }) => record && engine?.replicas.get(record.id)?.log)
     return Math.max(0, ...logs.map((log) => log?.committedLsn ?? 0))
   }
 

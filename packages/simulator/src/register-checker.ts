@@ -28,6 +28,8 @@ export class RegisterChecker {
   readonly #unflushed = new Set<number>()
   /** Losses of power so far. What was asked before one and answered after it proves little: see `SimClient`. */
   losses = 0
+  /** Those of them that may have taken what was flushed, too. */
+  flushedLosses = 0
   reads = 0
   acknowledgedWrites = 0
 
@@ -77,12 +79,25 @@ export class RegisterChecker {
   }
 
   /**
+   * A flush succeeded for a client whose own session had this version acknowledged before: whatever was lost
+   * meanwhile, it is there, or the flush would have failed (I9).
+   */
+  flushedBySession(block: number, version: number): void {
+    const register = this.#of(block)
+    register.durable = Math.max(register.durable, version)
+    register.floor = Math.max(register.floor, version)
+    register.acknowledged = Math.max(register.acknowledged, version)
+    if (register.acknowledged <= register.durable) this.#unflushed.delete(block)
+  }
+
+  /**
    * All copies lost what was not flushed, or may have: from now on older versions are right, down to the durable one;
    * down to none with `flushedToo`, after damage to the copies that are left.
    */
   unflushedMayBeLost(flushedToo = false): void {
     this.losses++
     this.#unflushed.clear()
+    if (flushedToo) this.flushedLosses++
     if (flushedToo) for (const register of this.#registers.values()) register.durable = 0
     for (const register of this.#registers.values()) {
       register.floor = Math.min(register.floor, register.durable)

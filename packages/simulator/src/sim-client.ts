@@ -36,9 +36,13 @@ export class SimClient {
   #writable: number[]
   readonly #pending = new Map<number, (error: number) => void>()
   readonly #busy = new Set<number>()
+  /** By unit: what this session was told is done, and not yet that it is durable. */
+  readonly #unflushed = new Map<number, number>()
   #session: ExportSession | undefined
   #life: Life | undefined
   #token = 0
+  /** Losses of the volume before this session: none of its own writes is among them. */
+  #lossesBefore = 0
   stopped = false
   operations = 0
   errors = 0
@@ -77,6 +81,7 @@ export class SimClient {
     const node = alive[this.#random.below(Math.max(1, alive.length))]
     if (node?.engine?.exports.find(this.volume) === undefined) return false
     this.#life = node.life
+    this.#lossesBefore = this.#checker.losses
     this.#session = node.engine.exports.open(this.volume, (token, error) => {
       const done = this.#pending.get(token)
       this.#pending.delete(token)
@@ -99,6 +104,7 @@ export class SimClient {
     this.#life = undefined
     this.#pending.clear()
     this.#busy.clear()
+    this.#unflushed.clear()
   }
 
   #loop(): void {
@@ -145,6 +151,7 @@ export class SimClient {
     const token = this.#expect((error) => {
       for (const unit of units) this.#busy.delete(unit)
       if (error !== 0) return this.#failed(zero ? 'zeroing' : 'write', error)
+      for (const [at, unit] of units.entries()) this.#unflushed.set(unit, versions[at] ?? 0)
       // Acknowledged before a loss of power that came before the answer: gone perhaps, unless it was durable.
       if (losses !== this.#checker.losses && !fua) return
       for (const [at, unit] of units.entries()) this.#checker.acknowledged(unit, versions[at] ?? 0, fua)
@@ -179,9 +186,17 @@ export class SimClient {
   #flush(): void {
     const snapshot: FlushSnapshot = this.#checker.beforeFlush()
     const committedLsn = this.#cluster.invariants.committedLsn(this.volume)
+    const own = [...this.#unflushed]
+    const { flushedLosses } = this.#checker
     this.#session?.flush(
       this.#expect((error) => {
+        for (const [unit, version] of own) if (this.#unflushed.get(unit) === version) this.#unflushed.delete(unit)
+        // Where acknowledged writes may be lost, the flush is where the client hears of it.
+        if (error !== 0 && this.#checker.losses > this.#lossesBefore) return
         if (error !== 0) return this.#failed('flush', error)
+        if (flushedLosses === this.#checker.flushedLosses) {
+          for (const [unit, version] of own) this.#checker.flushedBySession(unit, version)
+        }
         this.#checker.flushed(snapshot)
         if (snapshot.losses === this.#checker.losses) this.#cluster.invariants.flushed(this.volume, committedLsn)
       }),

@@ -1,5 +1,5 @@
 /** Which epoch wrote which part of the log, and where two logs part (I6). */
-import type { Epoch, Lsn } from '@holdfast/base'
+import type { Epoch, LogPosition, Lsn } from '@holdfast/base'
 import type { EpochStart } from './types.ts'
 
 export class EpochTable {
@@ -15,6 +15,12 @@ export class EpochTable {
 
   note(epoch: Epoch, firstLsn: Lsn): void {
     if (epoch > this.last) this.#entries.push({ epoch, firstLsn })
+  }
+
+  /** Whether a log with this table that ends at `end` has the whole history up to that position. */
+  holds(position: LogPosition, end: number): boolean {
+    const index = this.#entries.findIndex((start) => start.epoch === position.epoch)
+    return index >= 0 && position.lsn <= (this.#entries[index + 1]?.firstLsn ?? end)
   }
 
   /** Forgets what began at `lsn` or later. */

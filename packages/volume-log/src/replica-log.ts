@@ -3,7 +3,7 @@
  * never inside the call unless a method says so.
  */
 import { lsn } from '@holdfast/base'
-import type { BlockStatusExtent, DiskError, Epoch, Lsn, SessionId } from '@holdfast/base'
+import type { BlockStatusExtent, DiskError, Epoch, LogPosition, Lsn, SessionId } from '@holdfast/base'
 import { BLOCK_BYTES } from '@holdfast/base'
 import { AppendWriter } from './append-writer.ts'
 import type { Batch } from './batch.ts'
@@ -279,6 +279,11 @@ export class ReplicaLog {
   forkPoint(theirTable: readonly EpochStart[], theirAppendedLsn: Lsn): Lsn {
     const core = this.#core
     return forkPoint(core.epochs.entries, core.appendedLsn, theirTable, theirAppendedLsn)
+  }
+
+  /** Whether everything up to that position of a history is in this log. */
+  holds(position: LogPosition): boolean {
+    return this.#core.epochs.holds(position, this.#core.appendedLsn)
   }
 
   /** While held, no segment is freed. */

@@ -53,6 +53,7 @@ const message: fc.Arbitrary<PeerMessage> = fc.oneof(
     fua: fc.boolean(),
     keepAllocated: fc.boolean(),
     payload,
+    acknowledged: fc.option(fc.array(fc.record({ epoch: scope.epoch, lsn: position }), { minLength: 1, maxLength: 3 }), { nil: undefined }),
   }),
   fc
     .array(fc.tuple(count, fc.integer({ min: -1, max: 200 })), { maxLength: 6 })
@@ -60,6 +61,7 @@ const message: fc.Arbitrary<PeerMessage> = fc.oneof(
       fc.record({
         type: fc.constant('replies' as const),
         session,
+        committedLsn: position,
         seqs: fc.constant(pairs.map(([seq]) => seq)),
         errors: fc.constant(pairs.map(([, error]) => error)),
       }),

@@ -20,6 +20,7 @@
 import {
   epoch,
   incarnation,
+  type LogPosition,
   lsn,
   nodeId,
   sessionId,
@@ -209,9 +210,12 @@ function fieldsOf(message: PeerMessage): Partial<Fields> {
         ...message,
         version: OPERATIONS.indexOf(message.operation),
         flags: bits(message.fua, message.keepAllocated),
+        ...(message.acknowledged === undefined ? {} : positionsOf(message.acknowledged)),
       }
-    case 'replies':
-      return { session: message.session, numbers: [...message.seqs], moreNumbers: [...message.errors] }
+    case 'replies': {
+      const { session, committedLsn, seqs, errors } = message
+      return { session, committedLsn, numbers: [...seqs], moreNumbers: [...errors] }
+    }
     case 'read-reply':
       // Errors are small; -1 is "ask again". Shifted so that none of them is negative.
       return { session: message.session, seq: message.seq, length: message.error + 1 }
@@ -224,6 +228,10 @@ function fieldsOf(message: PeerMessage): Partial<Fields> {
     case 'session-close':
       return message
   }
+}
+
+function positionsOf(positions: readonly LogPosition[]): Partial<Fields> {
+  return { epochs: positions.map((position) => position.epoch), numbers: positions.map((position) => position.lsn) }
 }
 
 function bits(first: boolean, second = false): number {
@@ -381,10 +389,11 @@ function messageOf(fields: Fields, payload: readonly Uint8Array[]): PeerMessage 
         fua: low,
         keepAllocated: high,
         payload,
+        acknowledged: numbers.length === 0 ? undefined : zip(numbers, fields.epochs, logPosition),
       }
     case 'replies':
       if (numbers.length !== moreNumbers.length) throw new WireError('replies of unequal length')
-      return { type, session, seqs: numbers, errors: moreNumbers }
+      return { type, session, committedLsn, seqs: numbers, errors: moreNumbers }
     case 'read-reply':
       return { type, session, seq, error: fields.length - 1, payload }
     case 'session-close':
@@ -393,6 +402,8 @@ function messageOf(fields: Fields, payload: readonly Uint8Array[]): PeerMessage 
       throw new WireError(`unknown kind ${fields.kind} of message`)
   }
 }
+
+const logPosition = (end: number, reign: number): LogPosition => ({ epoch: epoch(reign), lsn: lsn(end) })
 
 function zip<T>(
   first: readonly number[],

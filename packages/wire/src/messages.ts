@@ -11,7 +11,7 @@
  * | subscribe → accepted / rebuild / refused, append, flush, … | secondary ↔ primary | data, dialled by the secondary |
  * | request → replies | frontend ↔ primary | data, dialled by the frontend's node |
  */
-import type { Epoch, Incarnation, Lsn, NodeId, SessionId, VolumeId } from '@holdfast/base'
+import type { Epoch, Incarnation, LogPosition, Lsn, NodeId, SessionId, VolumeId } from '@holdfast/base'
 
 /** First log position of an epoch: the epoch table says where two histories part. */
 export interface EpochStart {
@@ -188,11 +188,15 @@ export interface RequestMessage {
   readonly keepAllocated: boolean
   /** write only. */
   readonly payload: readonly Uint8Array[]
+  /** flush only: how far earlier primaries had answered (I9). */
+  readonly acknowledged?: readonly LogPosition[] | undefined
 }
 /** Answers without data: parallel arrays, all of one turn in one message. */
 export interface RepliesMessage {
   readonly type: 'replies'
   readonly session: SessionId
+  /** Everything answered with success lies below it; 0 from a node that does not say. */
+  readonly committedLsn: Lsn
   readonly seqs: readonly number[]
   /** errno, or -1: not primary (any more), ask again after the failover. */
   readonly errors: readonly number[]
