@@ -25,7 +25,10 @@ const groups =
     ? [['tests', process.argv.slice(2)]]
     : [
         ['tests of the parts', ['packages', 'test/conformance']],
-        ['tests of the whole', ['--no-file-parallelism', 'test/e2e', 'test/sim', 'test/attach', 'test/chaos', 'test/bench']],
+        [
+          'tests of the whole',
+          ['--no-file-parallelism', 'test/e2e', 'test/sim', 'test/attach', 'test/docker', 'test/chaos', 'test/bench'],
+        ],
       ]
 
 const folder = mkdtempSync(join(tmpdir(), 'holdfast-test-'))

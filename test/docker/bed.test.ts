@@ -1,19 +1,14 @@
 /** The bed itself, with Docker's own volumes: what the other tests stand on. */
-import { afterEach, describe, expect, it } from 'vitest'
-import { DockerBed, reasonToSkip } from './docker-bed.ts'
+import { describe, expect, it } from 'vitest'
+import { reasonToSkip } from './docker-bed.ts'
+import { bedPerTest } from './one-bed.ts'
 
 const reason = reasonToSkip()
-
-let bed: DockerBed | undefined
-afterEach(async ({ task }) => {
-  if (task.result?.state === 'fail') console.log(bed?.logs())
-  await bed?.close()
-  bed = undefined
-})
+const startBed = bedPerTest()
 
 describe.skipIf(reason !== undefined)('hosts with a Docker engine each', () => {
   it('are killed, cut off and started again, and leave nothing', { timeout: 180_000 }, async () => {
-    bed = await DockerBed.start({ hosts: ['a', 'b'], node: [], dockerd: ['--live-restore'] })
+    const bed = await startBed({ hosts: ['a', 'b'], node: [], dockerd: ['--live-restore'] })
     const [a, b] = [bed.host('a'), bed.host('b')]
     const run = ['run', '--rm', '--network', 'host', '-v', 'local:/data', 'busybox']
     await a.docker([...run, 'sh', '-c', 'echo hello > /data/file'])

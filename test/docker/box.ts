@@ -3,7 +3,7 @@
  * waits for the end of its stdin: however the test ends, the kernel then ends and undoes everything inside.
  */
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
-import { createWriteStream, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { createWriteStream, readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Hopeless, sleep, waitUntil } from '../support/waiting.ts'
 
@@ -117,19 +117,15 @@ export class Box {
 
   /** Everything that runs inside, containers included, but PID 1 and its `cat`. */
   processes(): BoxProcess[] {
-    const mine = `/proc/${this.pid}/root/proc`
-    const found: BoxProcess[] = []
-    for (const entry of list(mine)) {
-      if (!/^\d+$/.test(entry) || entry === '1') continue
-      try {
-        const line = readFileSync(join(mine, entry, 'cmdline'), 'utf8').replaceAll('\0', ' ').trim()
-        const outer = /^NSpid:\s+(\d+)/m.exec(readFileSync(join(mine, entry, 'status'), 'utf8'))?.[1]
-        if (line !== '' && line !== 'cat') found.push({ pid: Number(outer), line })
-      } catch {
-        // It has ended meanwhile.
-      }
+    const namespace = readlinkSync(`/proc/${this.pid}/ns/pid`)
+    const all = readdirSync('/proc').flatMap((entry) => processOf(entry))
+    const inside = new Set(all.filter((one) => one.namespace === namespace).map(({ pid }) => pid))
+    // Containers have namespaces of their own below.
+    for (let before = -1; before !== inside.size; ) {
+      before = inside.size
+      for (const { pid, parent } of all) if (inside.has(parent)) inside.add(pid)
     }
-    return found
+    return all.filter(({ pid, line }) => inside.has(pid) && pid !== this.pid && line !== '' && line !== 'cat')
   }
 
   /** Mount points inside, in their order. */
@@ -149,9 +145,14 @@ export class Box {
   }
 }
 
-function list(folder: string): string[] {
+/** An entry of /proc; nothing if it is none, or has ended. */
+function processOf(entry: string): (BoxProcess & { readonly namespace: string; readonly parent: number })[] {
+  if (!/^\d+$/.test(entry)) return []
   try {
-    return readdirSync(folder)
+    const line = readFileSync(`/proc/${entry}/cmdline`, 'utf8').replaceAll('\0', ' ').trim()
+    const parent = /^PPid:\s+(\d+)/m.exec(readFileSync(`/proc/${entry}/status`, 'utf8'))?.[1]
+    const namespace = readlinkSync(`/proc/${entry}/ns/pid`)
+    return [{ pid: Number(entry), line, namespace, parent: Number(parent) }]
   } catch {
     return []
   }

@@ -5,11 +5,12 @@ import { join } from 'node:path'
 import { Box, BoxProgram, type BoxProcess, type CommandResult, waitUntil } from './box.ts'
 import { findProgram, SYSTEM_PATH } from './images.ts'
 
-const PROGRAM = new URL('../../packages/cli/bin/holdfast.js', import.meta.url).pathname
+const PROGRAM =
+  process.env['HOLDFAST_PROGRAM'] ?? new URL('../../packages/cli/bin/holdfast.js', import.meta.url).pathname
 /** Nothing that the test machine keeps for its own engine. */
 const DOCKER = existsSync('/usr/bin/docker') ? '/usr/bin/docker' : (findProgram('docker') ?? 'docker')
 
-const ENGINE_OR_NODE = /^(\S*\/)?(dockerd|containerd|docker|containerd-shim\S*) |holdfast\.js node /
+const ENGINE = /^(\S*\/)?(dockerd|containerd|docker|containerd-shim\S*) /
 
 /** The cable to the other hosts. */
 export interface Wire {
@@ -121,6 +122,7 @@ export class DockerHost {
       ['--storage-driver', this.#storageDriver],
       ['--iptables=false', '--ip6tables=false', '--ip-masq=false'],
       ['--bridge', 'none', '--cgroup-parent', this.#options.cgroup, '--shutdown-timeout', '3'],
+      ['--log-level', 'warn'],
       [...this.#options.dockerdArguments, ...extra],
     ].flat()
     const serves = async (): Promise<boolean> => (await this.tryDocker(['version'], 5000)).code === 0
@@ -194,9 +196,22 @@ export class DockerHost {
     return this.box.mounts().filter((path) => path.startsWith(this.dataFolder))
   }
 
-  /** Processes here that are not the node, the engine or their like. */
+  /** Processes here that are neither the node nor the engine's: containers, and what the node has started. */
   helpers(): BoxProcess[] {
-    return this.box.processes().filter(({ line }) => !ENGINE_OR_NODE.test(`${line} `))
+    const node = this.node.running ? this.node.pid : undefined
+    return this.box.processes().filter(({ pid, line }) => pid !== node && !ENGINE.test(`${line} `))
+  }
+
+  /** Throws with what e2fsck says unless the filesystem of a volume that is not in use is clean. */
+  async fsck(volume: string): Promise<void> {
+    const folder = '/run/fsck'
+    const uri = `nbd+unix:///${volume}?socket=/run/holdfast/nbd.sock`
+    const check = `mkdir -p ${folder} && nbdfuse -r ${folder} '${uri}' & fuse=$!
+      while [ ! -e ${folder}/nbd ] && kill -0 $fuse; do sleep 0.05; done
+      e2fsck -n -f ${folder}/nbd; code=$?
+      fusermount3 -u ${folder} || fusermount -u ${folder} || umount ${folder}; wait; exit $code`
+    const { code, stdout, stderr } = await this.box.run(['sh', '-c', check], 60_000)
+    if (code !== 0) throw new Error(`the filesystem of ${volume} is damaged: ${stdout} ${stderr}`)
   }
 
   /** Ends everything, also what is off already. */
