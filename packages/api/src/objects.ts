@@ -39,6 +39,8 @@ export interface VolumeObject {
   readonly failureMode: string
   readonly labels: Readonly<Record<string, string>>
   readonly createdAt: string
+  /** The one host that may write to it, or null: it is attached nowhere. */
+  readonly attachedTo: string | null
   /** Only where the node that answers holds a copy. */
   readonly local?: LocalReplicaObject | undefined
 }

@@ -34,6 +34,7 @@ export function volumeObject({ record, state, primary, local }: VolumeView): Vol
     failureMode: formatFailureMode(record.failureMode),
     labels: record.labels,
     createdAt: record.createdAt,
+    attachedTo: record.attachment?.node ?? null,
     local: local === undefined ? undefined : localObject(local),
   }
 }

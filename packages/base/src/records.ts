@@ -12,6 +12,17 @@ export type FailureMode =
   | { readonly kind: 'threshold'; readonly inSyncMin: number }
   | { readonly kind: 'alwayson' }
 
+/** The one host that may write to a volume while it is attached there. */
+export interface VolumeAttachment {
+  readonly node: NodeId
+  /** Of the record when the host took it: grows, and never comes again. */
+  readonly generation: number
+  /** The primary lets only that host write, and nothing of anybody else is on its way any more. */
+  readonly confirmed: boolean
+  /** RFC 3339. */
+  readonly since: string
+}
+
 /** At `volumes/<namespace>/<name>`. */
 export interface VolumeRecord {
   readonly id: VolumeId
@@ -38,6 +49,8 @@ export interface VolumeRecord {
   readonly releasedEpoch?: Epoch | undefined
   /** Who shall leave `inSync` although it is well: the primary drops it and clears this. */
   readonly retiring?: NodeId | undefined
+  /** Changed by the host that attaches, confirmed by the primary. */
+  readonly attachment?: VolumeAttachment | undefined
 }
 
 /** At `primaries/<volume id>`, bound to the lease of the node. */

@@ -213,6 +213,7 @@ function volumeDetails(volume: VolumeObject): string {
     Labels: formatLabels(volume.labels),
     Created: volume.createdAt,
     'NBD export': volume.export,
+    'Attached to': volume.attachedTo ?? '-',
     Problem: volume.local?.problem,
   })
   const rows = volume.replicas.map((node) => {

@@ -140,6 +140,11 @@ export class Admin implements ClusterAdmin {
         () => {
           const { key, modRevision, record } = this.#find(namespace, name)
           if (record.id !== found.record.id) throw notFound(name)
+          const { attachment } = record
+          if (attachment !== undefined && this.#isAlive(attachment.node)) {
+            const message = `volume ${name} is attached to host ${attachment.node}: unmount it there first`
+            throw new HoldfastError('HF_CONFLICT', message)
+          }
           const tombstone: TombstoneRecord = {
             id: record.id,
             name,

@@ -17,6 +17,7 @@ import {
 import { CrcCache } from '@holdfast/volume-log'
 import type { PeerMessage, VolumeEpoch } from '@holdfast/wire'
 import { Admin } from './admin.ts'
+import { Attachments } from './attachments.ts'
 import { ClusterView } from './cluster-view.ts'
 import {
   defaultEngineSettings,
@@ -47,6 +48,7 @@ export interface EngineOptions {
 export interface Engine {
   readonly admin: ClusterAdmin
   readonly exports: ExportCatalog
+  readonly attachments: Attachments
   start(): void
   statistics(): EngineStatistics
   /** Hands primaries over where another copy is in sync, flushes, marks the logs as cleanly stopped. */
@@ -63,6 +65,7 @@ class NodeEngine implements Engine {
   readonly replicas = new Map<VolumeId, Replica>()
   readonly admin: Admin
   readonly exports: Exports
+  readonly attachments: Attachments
   readonly #context: NodeContext
   readonly #giver: GrantGiver
   readonly #seeker: GrantSeeker
@@ -104,6 +107,7 @@ class NodeEngine implements Engine {
       if (primary?.scope.epoch === volume.epoch) primary.granted(node, until)
     })
     this.exports = new Exports(this.#context, (id) => this.replicas.get(id)?.primary)
+    this.attachments = new Attachments(this.#context)
     this.admin = new Admin(this.#context, this.replicas)
     this.#controller = new ControllerHost(this.#context, this.replicas)
     view.onChange(() => this.#viewChanged())
@@ -204,6 +208,7 @@ class NodeEngine implements Engine {
     }
     this.#removeDeleted()
     this.#evaluateAll()
+    this.attachments.viewChanged()
     this.#controller.viewChanged()
   }
 

@@ -68,6 +68,7 @@ export class Exports implements ExportCatalog {
     const opened = new FrontendSession(
       infoOf(record),
       session,
+      this.#context.self.node,
       completion,
       (closed) => this.#closed(record.id, closed),
       (task) => this.#context.scheduler.soon(task),

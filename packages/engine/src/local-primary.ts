@@ -29,6 +29,7 @@ import { PIECE_BYTES_MAX, type PieceSink, type VolumeTarget } from '@holdfast/fr
 import { Primary, ServingPermission } from '@holdfast/replication'
 import type { Batch, ReplicaLog } from '@holdfast/volume-log'
 import type { SubscribeMessage, VolumeEpoch } from '@holdfast/wire'
+import { AttachmentGuard } from './attachment-guard.ts'
 import type { NodeContext } from './context.ts'
 import { FlushRounds } from './flush-rounds.ts'
 import { type BatchRequests, InFlight, type InFlightBatch } from './in-flight.ts'
@@ -75,8 +76,9 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
   /** Mutations that must wait: for room, for an unaligned write before them, for the epoch to begin. */
   #queue: Queued[] = []
   #blockedBy: 'nothing' | 'start' | 'room' | 'unaligned' | 'hand-over' = 'start'
-  /** Unaligned writes whose edges can't be read, flushes of what is lost; told at the end of the turn. */
-  readonly #failures: { sink: PieceSink; seq: number; payload: Uint8Array | undefined }[] = []
+  /** Unaligned writes whose edges can't be read, flushes of what is lost, writes of who may not; told at the end of the turn. */
+  readonly #failures: Failure[] = []
+  readonly #guard: AttachmentGuard
   /** Requests sent again whose first sending is in the log already. */
   readonly #lateWaiters: LateWaiter[] = []
   #waitingReads: WaitingRead[] = []
@@ -134,6 +136,13 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
       durableLsn: () => this.machine.durableLsn,
       committedLsn: () => this.machine.committedLsn,
       mayAnswer: () => this.answersReads,
+    })
+    this.#guard = new AttachmentGuard(context, this.machine, {
+      settle: () => {
+        this.#sealTurnBatch()
+        return this.#blockedBy === 'unaligned' ? undefined : this.log.appendedLsn
+      },
+      serving: () => this.serving,
     })
     this.#repairs = new RepairDesk(context, this.scope, log, () => this.#repairLinks())
   }
@@ -211,6 +220,11 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
     length: number,
     fua: boolean,
   ): void {
+    if (this.#guard.refuses(sink)) {
+      this.#refuse(sink, seq, copyBytes(source, sourceStart, sourceStart + length))
+      this.unreserve(source)
+      return
+    }
     if (this.#blockedBy !== 'nothing' || this.#closed) {
       const payload = copyBytes(source, sourceStart, sourceStart + length)
       this.#wait({ kind: 'write', sink, seq, offset, length, fua, payload })
@@ -254,6 +268,10 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
     options: { readonly fua: boolean; readonly keepAllocated: boolean },
   ): void {
     const { fua } = options
+    if (this.#guard.refuses(sink)) {
+      this.#refuse(sink, seq, undefined)
+      return
+    }
     if (this.#blockedBy !== 'nothing' || this.#closed) {
       this.#wait({ kind: 'zero', sink, seq, offset, length, fua, payload: undefined })
       return
@@ -294,7 +312,7 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
       const { volume, epoch } = this.scope
       const fields = { volume, epoch, acknowledgedIn: missing.epoch, acknowledgedTo: missing.lsn }
       this.#context.events.event('error', 'a flush failed: acknowledged writes are lost with their copies', fields)
-      this.#failures.push({ sink, seq, payload: undefined })
+      this.#failures.push({ sink, seq, payload: undefined, error: errno.EIO })
       this.#scheduleTurn()
       return
     }
@@ -424,12 +442,14 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
       this.#announcedCommit = this.machine.committedLsn
       for (const feed of this.#feeds.values()) feed.committed(this.machine.committedLsn)
     }
+    this.#guard.advance()
     this.#failWritesForWantOfCopies(now)
     if (this.#serving && this.#blockedBy === 'nothing') this.#compact()
   }
 
   recordChanged(record: VolumeRecord, modRevision: number): void {
     this.machine.recordChanged(record, modRevision, this.#context.clock.now())
+    if (this.#guard.confirming) this.#guard.advance()
     for (const [node, feed] of this.#feeds) {
       if (!record.replicas.includes(node)) this.#endFeed(feed)
     }
@@ -593,6 +613,14 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
     }
   }
 
+  /** A primary that may have been deposed can't know who has the volume now: its word would not be final. */
+  #refuse(sink: PieceSink, seq: number, payload: Uint8Array | undefined): void {
+    if (this.answersReads) {
+      this.#failures.push({ sink, seq, payload, error: errno.EPERM })
+      this.#scheduleTurn()
+    } else this.#context.scheduler.soon(() => sink.pieceReturned(seq, payload))
+  }
+
   #answerLater(waiter: LateWaiter): void {
     this.#lateWaiters.push(waiter)
     this.#scheduleTurn()
@@ -641,7 +669,7 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
         sink.pieceReturned(seq, payload)
         return
       }
-      this.#failures.push({ sink, seq, payload })
+      this.#failures.push({ sink, seq, payload, error: errno.EIO })
       this.#scheduleTurn()
       if (this.#blockedBy === 'unaligned') this.#unblock()
     }
@@ -687,7 +715,7 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
     this.#turnScheduled = false
     if (this.#closed) return
     this.#sealTurnBatch()
-    for (const { sink, seq } of this.#failures.splice(0)) sink.pieceDone(seq, errno.EIO)
+    for (const { sink, seq, error } of this.#failures.splice(0)) sink.pieceDone(seq, error)
     this.#answerLateWaiters()
     this.#flushes.run()
   }
@@ -742,6 +770,7 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
       entry.batch.release()
     }
     if (this.#lateWaiters.length > 0) this.#answerLateWaiters()
+    if (this.#guard.confirming) this.#guard.advance()
     if (!this.#serving && this.#servingFromLsn > 0 && position >= this.#servingFromLsn) this.#open()
   }
 
@@ -869,6 +898,13 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
   }
 }
 
+interface Failure {
+  readonly sink: PieceSink
+  readonly seq: number
+  readonly payload: Uint8Array | undefined
+  readonly error: Errno
+}
+
 interface LateWaiter {
   readonly lsn: Lsn
   readonly sink: PieceSink
@@ -900,10 +936,12 @@ interface WaitingRead {
 /** Stands in for a piece's sink while an edge of it is written; passes failures on. */
 class EdgeSink implements PieceSink {
   readonly session = 0 as PieceSink['session']
+  readonly origin: NodeId
   readonly #sink: PieceSink
   readonly #seq: number
   readonly #next: () => void
   constructor(sink: PieceSink, seq: number, next: () => void) {
+    this.origin = sink.origin
     this.#sink = sink
     this.#seq = seq
     this.#next = next

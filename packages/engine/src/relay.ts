@@ -3,7 +3,7 @@
  *
  * The asking end keeps every write's payload until it is answered, so that nothing is lost with the link.
  */
-import { type BlockStatusExtent, copyBytes, type Epoch, type Errno, errno, type LogPosition, type Lsn, lsn, type SessionId, type VolumeId } from '@holdfast/base'
+import { type BlockStatusExtent, copyBytes, type Epoch, type Errno, errno, type LogPosition, type Lsn, lsn, type NodeId, type SessionId, type VolumeId } from '@holdfast/base'
 import type { PieceSink, VolumeTarget } from '@holdfast/frontend'
 import type {
   ReadReplyMessage,
@@ -220,6 +220,7 @@ export class RelayTarget implements VolumeTarget {
  */
 export class RelayedSession implements PieceSink {
   readonly session: SessionId
+  readonly origin: NodeId
   readonly epoch: Epoch
   readonly #link: Link
   readonly #context: NodeContext
@@ -233,6 +234,7 @@ export class RelayedSession implements PieceSink {
   constructor(context: NodeContext, link: Link, session: SessionId, epoch: Epoch) {
     this.#context = context
     this.#link = link
+    this.origin = link.node
     this.session = session
     this.epoch = epoch
   }

@@ -516,8 +516,10 @@ export class Replica {
     const { self } = this.#context
     const reign = epoch(versioned.record.epoch + 1)
     this.#standingFor = reign
-    const { successor: _, releasedEpoch: __, ...rest } = versioned.record
-    const record: VolumeRecord = { ...rest, epoch: reign, primary: self.node, inSync }
+    const { successor: _, releasedEpoch: __, attachment: held, ...rest } = versioned.record
+    // A new reign knows its host from the beginning, and begins with everything of the old one committed.
+    const attachment = held === undefined ? undefined : { ...held, confirmed: true }
+    const record: VolumeRecord = { ...rest, epoch: reign, primary: self.node, inSync, attachment }
     const key = keys.primary(this.volume)
     const transaction: Transaction = {
       compares: [

@@ -17,6 +17,7 @@ import {
   type ExportSession,
   errno,
   type LogPosition,
+  type NodeId,
   type SessionId,
 } from '@holdfast/base'
 import { OUTSTANDING_MAX, PIECE_BYTES_MAX, type PieceSink, type VolumeTarget } from './volume-target.ts'
@@ -66,6 +67,7 @@ const freePiece = (): Piece => ({
 export class FrontendSession implements ExportSession, PieceSink {
   readonly info: ExportInfo
   readonly session: SessionId
+  readonly origin: NodeId
   readonly #completion: Completion
   readonly #onClose: (session: FrontendSession) => void
   readonly #pieces: Piece[] = Array.from({ length: OUTSTANDING_MAX }, freePiece)
@@ -87,6 +89,7 @@ export class FrontendSession implements ExportSession, PieceSink {
   constructor(
     info: ExportInfo,
     session: SessionId,
+    origin: NodeId,
     completion: Completion,
     onClose: (session: FrontendSession) => void,
     soon: (task: () => void) => void,
@@ -94,6 +97,7 @@ export class FrontendSession implements ExportSession, PieceSink {
     this.#soon = soon
     this.info = info
     this.session = session
+    this.origin = origin
     this.#completion = completion
     this.#onClose = onClose
   }

@@ -4,7 +4,7 @@
  * `seq` numbers the pieces of one session from 1; at most `OUTSTANDING_MAX` are unanswered, which is what
  * lets every replica remember the applied ones in a ring of that size.
  */
-import type { BlockStatusExtent, Errno, LogPosition, SessionId } from '@holdfast/base'
+import type { BlockStatusExtent, Errno, LogPosition, NodeId, SessionId } from '@holdfast/base'
 
 /** Unanswered pieces a session may have: the size of the duplicate ring in the log. */
 export const OUTSTANDING_MAX = 1024
@@ -14,6 +14,8 @@ export const PIECE_BYTES_MAX = 512 * 4096
 /** Takes the outcome of pieces. Never called inside the call that submitted the piece. */
 export interface PieceSink {
   readonly session: SessionId
+  /** The node whose client asks: while a volume is attached, only those of one node may write. */
+  readonly origin: NodeId
   pieceDone(seq: number, error: Errno): void
   /**
    * The piece was not answered and its target is no primary any more: ask again elsewhere. A write

@@ -1,6 +1,7 @@
 export * from './cluster.ts'
 export * from './fault-run.ts'
 export * from './faults.ts'
+export { inject, type Stage } from './inject.ts'
 export type * from './observed.ts'
 export * from './register-checker.ts'
 export * from './shrink.ts'
