@@ -5,7 +5,7 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
 import { createWriteStream, readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { Hopeless, sleep, waitUntil } from '../support/waiting.ts'
+import { Hopeless, waitUntil } from '../support/waiting.ts'
 
 export interface CommandResult {
   /** Exit code; -1: it was killed because it took too long. */
@@ -247,4 +247,10 @@ export async function command(program: string, ...args: readonly string[]): Prom
   })
 }
 
-export { sleep, waitUntil }
+/** Loop devices on files below a folder, whichever namespace made them: they belong to none. */
+export async function loopDevices(folder: string): Promise<string[]> {
+  const lines = await command('losetup', '--list', '--noheadings', '--output', 'NAME,BACK-FILE')
+  return lines.split('\n').filter((line) => line.includes(`${folder}/`))
+}
+
+export { waitUntil }

@@ -6,7 +6,7 @@ import { randomUUID } from 'node:crypto'
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { Box, BoxProgram, command, type CommandResult, waitUntil } from './box.ts'
+import { Box, BoxProgram, command, type CommandResult, loopDevices, waitUntil } from './box.ts'
 import { DockerHost, type Wire } from './docker-host.ts'
 import { buildImages, findProgram, importImage } from './images.ts'
 
@@ -163,10 +163,8 @@ export class DockerBed {
     return stdout.split('\n').filter((line) => line !== '').toSorted()
   }
 
-  /** Loop devices of this bed: they belong to no namespace. */
   async loopDevices(): Promise<string[]> {
-    const lines = await command('losetup', '--list', '--noheadings', '--output', 'NAME,BACK-FILE')
-    return lines.split('\n').filter((line) => line.includes(this.folder))
+    return await loopDevices(this.folder)
   }
 
   /** Ends with an Error when something is left that `close` could not or should not have had to remove. */
@@ -178,14 +176,15 @@ export class DockerBed {
     const problems: string[] = []
     const note = (error: Error): void => void problems.push(error.message)
     await waitUntil('the control groups to be empty', 5000, removeGroups).catch(note)
+    // A host that dies between attaching and mounting leaves one; a real one would boot without it.
+    for (const line of await this.loopDevices()) {
+      await command('losetup', '-d', line.split(' ')[0] ?? '').catch(() => undefined)
+    }
     await waitUntil('the loop devices to go', 10_000, async () => {
       const left = await this.loopDevices()
       if (left.length > 0) throw new Error(left.join('\n'))
       return true
     }).catch(note)
-    for (const line of await this.loopDevices()) {
-      await command('losetup', '-d', line.split(' ')[0] ?? '').catch(note)
-    }
     const mounts = readFileSync('/proc/self/mountinfo', 'utf8').split('\n')
     problems.push(...mounts.filter((line) => line.includes(this.folder)))
     rmSync(this.folder, { recursive: true, force: true, maxRetries: 5 })
