@@ -1,7 +1,9 @@
 /** The typed client of the REST API, over `fetch`. */
 import { type ErrorCode, errorTraits, HoldfastError } from '@holdfast/base'
 import type {
+  AttachmentObject,
   CreateVolumeBody,
+  MountBody,
   NodeDetailObject,
   NodeObject,
   StatusObject,
@@ -59,6 +61,28 @@ export class ApiClient {
 
   movePrimary(name: VolumeName, to?: string): Promise<VolumeObject> {
     return this.#call('POST', `${volumePath(name)}/move-primary`, { to })
+  }
+
+  /** Makes the volume a device of the host that answers, for it alone. */
+  attach(name: VolumeName): Promise<AttachmentObject> {
+    return this.#call('POST', `${volumePath(name)}/attach`)
+  }
+
+  async detach(name: VolumeName): Promise<void> {
+    await this.#call<unknown>('POST', `${volumePath(name)}/detach`)
+  }
+
+  mount(name: VolumeName, body: MountBody): Promise<AttachmentObject> {
+    return this.#call('POST', `${volumePath(name)}/mount`, body)
+  }
+
+  async unmount(name: VolumeName): Promise<void> {
+    await this.#call<unknown>('POST', `${volumePath(name)}/unmount`)
+  }
+
+  /** What is attached to the host that answers. */
+  attachments(): Promise<readonly AttachmentObject[]> {
+    return this.#call('GET', '/v1/attachments')
   }
 
   nodes(): Promise<readonly NodeObject[]> {

@@ -19,6 +19,28 @@ export interface LocalReplicaObject {
   readonly problem?: string | undefined
 }
 
+/** A volume that is a device of the host that answers. */
+export interface AttachmentObject {
+  readonly name: string
+  readonly namespace: string
+  /** Absolute. */
+  readonly device: string
+  /** Where it is mounted, or null. */
+  readonly path: string | null
+  /** Containers and others that use the mount. */
+  readonly users: number
+}
+
+/** Body of a mount. */
+export interface MountBody {
+  /** Absolute. */
+  readonly directory: string
+  readonly fileSystem?: string | undefined
+  readonly mkfsOptions?: readonly string[] | undefined
+  readonly mountOptions?: readonly string[] | undefined
+  readonly readOnly?: boolean | undefined
+}
+
 export interface VolumeObject {
   readonly id: string
   readonly name: string

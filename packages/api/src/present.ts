@@ -1,7 +1,8 @@
 /** From the engine's views to the objects of the API. */
-import type { ClusterAdmin, NodeView, VolumeState, VolumeView } from '@holdfast/base'
+import type { ClusterAdmin, MountedVolume, NodeView, VolumeState, VolumeView } from '@holdfast/base'
 import { BLOCK_BYTES } from '@holdfast/base'
 import type {
+  AttachmentObject,
   LocalReplicaObject,
   NodeDetailObject,
   NodeObject,
@@ -137,4 +138,8 @@ function attention(nodes: readonly NodeView[], volumes: readonly VolumeView[]): 
     }
   }
   return sentences
+}
+
+export function attachmentObject({ namespace, name, device, path, mountIds }: MountedVolume): AttachmentObject {
+  return { name, namespace, device, path: path ?? null, users: mountIds.length }
 }

@@ -1,5 +1,5 @@
 /** Request bodies: what is accepted, and for everything else a sentence that says what to send. */
-import { type CreateVolume, HoldfastError } from '@holdfast/base'
+import { type CreateVolume, FILE_SYSTEMS, type FileSystem, HoldfastError } from '@holdfast/base'
 import {
   checkLabels,
   checkName,
@@ -12,7 +12,7 @@ import {
   quoted,
 } from './values.ts'
 
-type Kind = 'string' | 'number' | 'boolean' | 'object'
+type Kind = 'string' | 'number' | 'boolean' | 'object' | 'array'
 type Fields = Readonly<Record<string, { readonly is: readonly Kind[]; readonly example: string }>>
 
 const bad = (message: string): HoldfastError => new HoldfastError('HF_BAD_REQUEST', message)
@@ -88,6 +88,37 @@ export function readMovePrimary(body: unknown): string | undefined {
   if (body === undefined || body === null) return undefined
   const { to } = readObject(body, { to: { is: ['string'], example: '"node-b"' } })
   return typeof to === 'string' ? checkNodeName(to) : undefined
+}
+
+const mountFields: Fields = {
+  directory: { is: ['string'], example: '"/mnt/data"' },
+  fileSystem: { is: ['string'], example: '"ext4"' },
+  mkfsOptions: { is: ['array'], example: '["-m", "0"]' },
+  mountOptions: { is: ['array'], example: '["noatime"]' },
+  readOnly: { is: ['boolean'], example: 'true' },
+}
+
+export interface MountOptions {
+  readonly directory: string
+  readonly fileSystem: FileSystem
+  readonly mkfsOptions: readonly string[]
+  readonly mountOptions: readonly string[]
+  readonly readOnly: boolean
+}
+
+export function readMount(body: unknown): MountOptions {
+  const { directory, fileSystem = 'ext4', mkfsOptions, mountOptions, readOnly } = readObject(body, mountFields)
+  if (typeof directory !== 'string') throw bad('directory is missing: say where to mount the volume')
+  const known = FILE_SYSTEMS.find((one) => one === fileSystem)
+  if (known === undefined) throw bad(`${quoted(String(fileSystem))} is no filesystem for volumes: use ${FILE_SYSTEMS.join(' or ')}`)
+  const options = { mkfsOptions: readTexts('mkfsOptions', mkfsOptions), mountOptions: readTexts('mountOptions', mountOptions) }
+  return { directory, fileSystem: known, ...options, readOnly: readOnly === true }
+}
+
+function readTexts(field: string, value: unknown): readonly string[] {
+  if (value === undefined) return []
+  if (Array.isArray(value) && value.every((text) => typeof text === 'string')) return value
+  throw bad(`${field} holds something else than texts: send a list of texts`)
 }
 
 /** No body means: drain. */

@@ -4,10 +4,13 @@ import {
   HoldfastError,
   type NodeView,
   nodeId,
+  type VolumeMounts,
   type VolumeView,
 } from '@holdfast/base'
 import type { FastifyInstance } from 'fastify'
+import type { AttachmentObject } from './objects.ts'
 import {
+  attachmentObject,
   fullName,
   nodeDetailObject,
   nodeObject,
@@ -16,8 +19,11 @@ import {
   statusObject,
   volumeObject,
 } from './present.ts'
-import { readCreateVolume, readDrain, readMovePrimary } from './requests.ts'
+import { readCreateVolume, readDrain, readMount, readMovePrimary } from './requests.ts'
 import { checkName, DEFAULT_NAMESPACE } from './values.ts'
+
+/** The one user of a mount that was asked for here. */
+const API_MOUNT = 'api'
 
 /** A volume's path is its name, or namespace and name. */
 interface VolumePath {
@@ -28,8 +34,9 @@ interface NodePath {
   readonly name: string
 }
 
-export function addRoutes(app: FastifyInstance, admin: ClusterAdmin): void {
+export function addRoutes(app: FastifyInstance, admin: ClusterAdmin, mounts: VolumeMounts): void {
   addVolumeRoutes(app, admin)
+  addAttachmentRoutes(app, admin, mounts)
   addNodeRoutes(app, admin)
   app.get('/v1/status', () => statusObject(admin))
   app.get('/healthz', () => ({ status: 'alive' }))
@@ -65,6 +72,47 @@ function addVolumeRoutes(app: FastifyInstance, admin: ClusterAdmin): void {
       return volumeObject(await admin.movePrimary(record.namespace, record.name, target))
     })
   }
+}
+
+/** Devices and mounts of the host that answers. */
+function addAttachmentRoutes(app: FastifyInstance, admin: ClusterAdmin, mounts: VolumeMounts): void {
+  app.get('/v1/attachments', () => mounts.list().map(attachmentObject))
+  for (const path of ['/v1/volumes/:first', '/v1/volumes/:first/:second']) {
+    app.post<{ Params: VolumePath }>(`${path}/attach`, async ({ params }) => {
+      const { namespace, name } = findVolume(admin, params).record
+      await mounts.attach(namespace, name)
+      return findAttachment(mounts, namespace, name)
+    })
+    app.post<{ Params: VolumePath }>(`${path}/detach`, async ({ params }, reply) => {
+      const { namespace, name } = attachedName(admin, mounts, params)
+      await mounts.detach(namespace, name)
+      return reply.code(204).send()
+    })
+    app.post<{ Params: VolumePath }>(`${path}/mount`, async ({ params, body }) => {
+      const { namespace, name } = findVolume(admin, params).record
+      await mounts.mount({ namespace, name, mountId: API_MOUNT, ...readMount(body) })
+      return findAttachment(mounts, namespace, name)
+    })
+    app.post<{ Params: VolumePath }>(`${path}/unmount`, async ({ params }, reply) => {
+      const { namespace, name } = attachedName(admin, mounts, params)
+      await mounts.unmount(namespace, name, API_MOUNT)
+      return reply.code(204).send()
+    })
+  }
+}
+
+function findAttachment(mounts: VolumeMounts, namespace: string, name: string): AttachmentObject {
+  const found = mounts.list().find((one) => one.namespace === namespace && one.name === name)
+  if (found !== undefined) return attachmentObject(found)
+  throw new HoldfastError('HF_IO', `volume ${fullName({ namespace, name })} was let go again at once: look at the node's log`)
+}
+
+/** What is attached here can be let go although the volume is gone. */
+function attachedName(admin: ClusterAdmin, mounts: VolumeMounts, path: VolumePath): { namespace: string; name: string } {
+  const namespace = path.second === undefined ? DEFAULT_NAMESPACE : path.first
+  const name = path.second ?? path.first
+  const attached = mounts.list().find((one) => one.namespace === namespace && one.name === name)
+  return attached ?? findVolume(admin, path).record
 }
 
 function addNodeRoutes(app: FastifyInstance, admin: ClusterAdmin): void {

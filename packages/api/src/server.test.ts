@@ -3,7 +3,7 @@ import type { FastifyInstance } from 'fastify'
 import { afterEach, describe, expect, it } from 'vitest'
 import { ApiClient } from './client.ts'
 import { createApi, startApi } from './server.ts'
-import { FakeCluster, fakeStatistics } from './testing/fake-cluster.ts'
+import { FakeCluster, FakeMounts, fakeStatistics } from './testing/fake-cluster.ts'
 
 const logged: string[] = []
 const events: EventLog = { event: (level, message) => logged.push(`${level} ${message}`) }
@@ -15,6 +15,7 @@ function api(admin = new FakeCluster(), token?: string): FastifyInstance {
     port: 0,
     admin,
     statistics: () => fakeStatistics,
+    mounts: new FakeMounts(),
     events,
     token,
   })
@@ -285,6 +286,7 @@ describe('the client', () => {
       port: 0,
       admin,
       statistics: () => fakeStatistics,
+      mounts: new FakeMounts(),
       events,
       token: 't',
     })
@@ -309,6 +311,7 @@ describe('the client', () => {
         port: server.port,
         admin,
         statistics: () => fakeStatistics,
+        mounts: new FakeMounts(),
         events,
       })
       await expect(again).rejects.toMatchObject({ code: 'HF_CONFLICT' })

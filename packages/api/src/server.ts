@@ -1,7 +1,7 @@
 /** The HTTP server of a node: routes, authorization, errors, metrics. */
 import { createHash, timingSafeEqual } from 'node:crypto'
 import type { AddressInfo } from 'node:net'
-import type { ClusterAdmin, EngineStatistics, EventLog } from '@holdfast/base'
+import type { ClusterAdmin, EngineStatistics, EventLog, VolumeMounts } from '@holdfast/base'
 import { HoldfastError } from '@holdfast/base'
 import { fastify, type FastifyInstance, type FastifyRequest } from 'fastify'
 import { collectDefaultMetrics, Histogram, Registry } from 'prom-client'
@@ -21,6 +21,8 @@ export interface ApiOptions {
   /** 0: any free port; `ApiHandle.port` says which. */
   readonly port: number
   readonly admin: ClusterAdmin
+  /** The devices and mounts of the host. */
+  readonly mounts: VolumeMounts
   readonly statistics: () => EngineStatistics
   /** Metrics of other parts of the node, asked for at each scrape. */
   readonly extraMetrics?: (() => readonly MetricFamily[]) | undefined
@@ -62,7 +64,7 @@ function listenError(error: unknown, { host, port }: ApiOptions): HoldfastError 
 
 /** The server without a socket: what tests inject requests into. */
 export function createApi(options: ApiOptions): FastifyInstance {
-  const { admin, statistics, events, token } = options
+  const { admin, mounts, statistics, events, token } = options
   const app = fastify({
     bodyLimit: BODY_BYTES_MAX,
     forceCloseConnections: 'idle',
@@ -90,7 +92,7 @@ export function createApi(options: ApiOptions): FastifyInstance {
   const registry = new Registry()
   collectDefaultMetrics({ register: registry })
   countRequests(app, registry)
-  addRoutes(app, admin)
+  addRoutes(app, admin, mounts)
   app.get('/metrics', async (_, reply) => {
     const families = [...engineMetrics(admin, statistics()), ...(options.extraMetrics?.() ?? [])]
     void reply.type(registry.contentType)

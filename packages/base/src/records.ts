@@ -53,6 +53,10 @@ export interface VolumeRecord {
   readonly attachment?: VolumeAttachment | undefined
 }
 
+/** Label that says whether the data follows the host that the volume is attached to. */
+export const LOCALITY_LABEL = 'holdfast.locality'
+export const followsHost = ({ labels }: VolumeRecord): boolean => labels[LOCALITY_LABEL] !== 'off'
+
 /** At `primaries/<volume id>`, bound to the lease of the node. */
 export interface PrimaryRecord {
   readonly node: NodeId

@@ -2,6 +2,7 @@
 import { isHoldfastError } from '@holdfast/base'
 import { version } from '@holdfast/api/client'
 import { Command, CommanderError } from 'commander'
+import { addAttachCommands } from './attach-commands.ts'
 import { addClientOptions } from './client-options.ts'
 import { addNodeCommands, addStatusCommand } from './node-commands.ts'
 import { addNodeCommand, addUpCommand } from './run-commands.ts'
@@ -50,6 +51,7 @@ function createProgram(terminal: Terminal, setExitCode: (code: number) => void):
   addUpCommand(program, terminal, setExitCode)
   addNodeCommands(addNodeCommand(program, terminal, setExitCode), terminal)
   addVolumeCommands(program, terminal)
+  addAttachCommands(program, terminal)
   addStatusCommand(program, terminal)
   return program
 }

@@ -12,6 +12,7 @@ interface RunOptions {
   readonly coordinator?: string
   readonly nbd?: string
   readonly nbdSocket?: string
+  readonly dockerPlugin?: string
   readonly api?: string
   readonly peer?: string
   readonly advertise?: string
@@ -30,6 +31,7 @@ function addRunOptions(command: Command): Command {
     .option('--data-dir <dir>', 'where it keeps its data')
     .option('--nbd <host:port>', 'where it serves NBD (default 127.0.0.1:10809)')
     .option('--nbd-socket <path>', 'a unix socket that serves NBD as well')
+    .option('--docker-plugin <path>', "socket of the Docker volume driver, as /run/docker/plugins/holdfast.sock")
     .option('--api <host:port>', 'where it serves the REST API (default 127.0.0.1:5705)')
     .option('--peer <host:port>', 'where it takes links of other nodes (default 127.0.0.1:5710)')
     .option('--advertise <host>', 'under which other nodes reach it (default: the host of --peer)')
@@ -100,6 +102,7 @@ function flagsOf(options: RunOptions): Record<string, unknown> {
     config: _,
     dataDir,
     nbdSocket,
+    dockerPlugin,
     label,
     leaseTtl,
     replaceAfter,
@@ -110,6 +113,7 @@ function flagsOf(options: RunOptions): Record<string, unknown> {
     ...rest,
     'data-dir': dataDir,
     'nbd-socket': nbdSocket,
+    'docker-plugin': dockerPlugin,
     labels: label === undefined ? undefined : parseLabels(label),
     'lease-ttl': leaseTtl,
     'replace-after': replaceAfter,

@@ -98,6 +98,8 @@ export interface ControllerSettings {
   readonly rebuildsPerNodeMax: number
   /** The same request is repeated only after this time, milliseconds. */
   readonly retryMs: number
+  /** A volume is brought to its host when it has been attached there for so long, milliseconds: not for a short job. */
+  readonly followAfterMs: number
   /** Actions of one step, events not counted. The rest waits for the next step. */
   readonly actionsPerStepMax: number
 }
@@ -106,5 +108,6 @@ export const controllerDefaults: ControllerSettings = {
   replaceAfterMs: 600_000,
   rebuildsPerNodeMax: 4,
   retryMs: 10_000,
+  followAfterMs: 10_000,
   actionsPerStepMax: 64,
 }

@@ -55,6 +55,10 @@ interface VolumeText {
   readonly primary?: string | undefined
   readonly modRevision?: number
   readonly successor?: string
+  readonly labels?: Readonly<Record<string, string>>
+  /** By the record. */
+  readonly elected?: string
+  readonly attached?: string
   readonly reign?: number
 }
 
@@ -71,14 +75,17 @@ function volume(text: VolumeText): ControllerVolume {
       sizeBytes: GIB,
       replicaCount: wanted,
       failureMode: { kind: 'alwayson' },
-      labels: {},
+      labels: text.labels ?? {},
       createdAt: '2026-01-01T00:00:00Z',
       segmentBlocks: 1024,
       epoch: epoch(1),
-      primary: ids(inSync)[0],
+      primary: text.elected === undefined ? ids(inSync)[0] : nodeId(text.elected),
       inSync: ids(inSync),
       replicas: ids(replicas),
       ...(text.successor === undefined ? {} : { successor: nodeId(text.successor) }),
+      ...(text.attached === undefined
+        ? {}
+        : { attachment: { node: nodeId(text.attached), generation: 7, confirmed: true, since: '2026-01-01T00:00:00Z' } }),
     },
     primary:
       primary === undefined
@@ -118,6 +125,30 @@ function after(watchedMs: number, nodeText: string, text: VolumeText): string[] 
   controller.step(input(0, nodes(nodeText)))
   return lines(controller.step(input(watchedMs, nodes(nodeText), [volume(text)])))
 }
+
+describe('a volume that is attached', () => {
+  /** What is done once the controller has seen the attachment for `ms`. */
+  function following(ms: number, nodeText: string, text: VolumeText): string[] {
+    const controller = new Controller()
+    controller.step(input(0, nodes(nodeText), [volume(text)]))
+    return lines(controller.step(input(ms, nodes(nodeText), [volume(text)])))
+  }
+  const cases: readonly [string, number, string, VolumeText, string[]][] = [
+    ['stays where it is for a short job', 9_000, 'a b c', { attached: 'c' }, []],
+    ['gets a copy at its host', 10_000, 'a b c', { attached: 'c' }, ['replicas a b c']],
+    ['waits until that copy is in sync', 10_000, 'a b c', { attached: 'c', replicas: 'a b c' }, []],
+    ['gets its primary there', 10_000, 'a b c', { attached: 'c', inSync: 'a b c' }, ['move a c']],
+    ['gives up the copy too many, not the one of its host', 10_000, 'a b c', { attached: 'c', inSync: 'a b c', primary: 'c', elected: 'c' }, ['retire b at c']],
+    ['is left alone at home', 10_000, 'a b c', { attached: 'a' }, []],
+    ['stays when its host drains', 10_000, 'a b ~c', { attached: 'c' }, []],
+    ['stays when its host has no space', 10_000, 'a b c!', { attached: 'c' }, []],
+    ['is made whole first', 10_000, 'a b c d', { attached: 'd', inSync: 'a' }, ['replicas a b']],
+    ['stays where it is told to', 10_000, 'a b c', { attached: 'c', labels: { 'holdfast.locality': 'off' } }, []],
+  ]
+  it.each(cases)('%s', (_, ms, nodeText, text, expected) => {
+    expect(following(ms, nodeText, text)).toEqual(expected)
+  })
+})
 
 describe('a volume', () => {
   const LONG = 600_000

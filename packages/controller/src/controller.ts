@@ -5,7 +5,7 @@
  * goes through the primary, so a deposed controller, a stale view or a repeated action can do no harm;
  * what it remembers (absences, requests under way) only spares needless work.
  */
-import { assert, type Instant, type NodeId, type VolumeRecord } from '@holdfast/base'
+import { assert, followsHost, type Instant, type NodeId, type VolumeRecord } from '@holdfast/base'
 import {
   type ControllerAction,
   type ControllerInput,
@@ -56,6 +56,8 @@ export class Controller {
   readonly #settings: ControllerSettings
   readonly #watch: NodeWatch
   readonly #requests = new Map<string, Request>()
+  /** Since when each volume is where it is attached, as far as this controller has seen. */
+  readonly #attached = new Map<string, { readonly generation: number; readonly since: Instant }>()
   /** Reasons reported and still standing. */
   #reported = new Set<string>()
 
@@ -135,7 +137,7 @@ export class Controller {
     const list: { readonly work: Work; readonly copies: number }[] = []
     for (const volume of input.volumes) {
       const { record, primary } = volume
-      const plan = planVolume(record, primary, views, (surplus, settled) =>
+      const plan = planVolume(record, primary, views, this.#hostOf(volume, input.now), (surplus, settled) =>
         leastUseful(surplus, settled, tally),
       )
       if (plan.kind === 'none') continue
@@ -146,9 +148,25 @@ export class Controller {
     return list.map(({ work }) => work)
   }
 
+  /** The host that a volume has been attached to for long enough for its data to follow. */
+  #hostOf({ key, record }: ControllerVolume, now: Instant): NodeId | undefined {
+    const { attachment } = record
+    if (attachment?.confirmed !== true || !followsHost(record)) {
+      this.#attached.delete(key)
+      return undefined
+    }
+    const known = this.#attached.get(key)
+    if (known?.generation !== attachment.generation) {
+      this.#attached.set(key, { generation: attachment.generation, since: now })
+      return undefined
+    }
+    return now - known.since < this.#settings.followAfterMs ? undefined : attachment.node
+  }
+
   #actionFor({ volume, plan }: Work, now: Instant, tally: Tally): ControllerAction | undefined {
     const { key, record } = volume
     if (plan.kind === 'add') return this.#add(volume, plan, now, tally)
+    if (plan.kind === 'bring') return this.#bring(volume, plan, now, tally)
     if (plan.kind === 'remove') {
       const replicas = record.replicas.filter((name) => name !== plan.node)
       return this.#update(volume, replicas, plan.why, now, undefined)
@@ -193,6 +211,23 @@ export class Controller {
     if (action === undefined) return undefined
     increment(tally.rebuilds, target)
     tally.nodes.set(target, { ...choice.node, volumeCount: choice.node.volumeCount + 1 })
+    return action
+  }
+
+  #bring(
+    volume: ControllerVolume,
+    { node: target, why }: Extract<VolumePlan, { kind: 'bring' }>,
+    now: Instant,
+    tally: Tally,
+  ): ControllerAction | undefined {
+    const { record } = volume
+    const node = tally.nodes.get(target)
+    if (node === undefined || !canTake(node, record.sizeBytes)) return undefined
+    if ((tally.rebuilds.get(target) ?? 0) >= this.#settings.rebuildsPerNodeMax) return undefined
+    const action = this.#update(volume, [...record.replicas, target], `${why} and gets a copy`, now, target)
+    if (action === undefined) return undefined
+    increment(tally.rebuilds, target)
+    tally.nodes.set(target, { ...node, volumeCount: node.volumeCount + 1 })
     return action
   }
 
@@ -256,11 +291,12 @@ export class Controller {
   }
 
   #forget(input: ControllerInput): void {
-    if (this.#requests.size === 0) return
+    if (this.#requests.size === 0 && this.#attached.size === 0) return
     const known = new Set<string>()
     for (const { key } of input.volumes) known.add(key)
     for (const { key } of input.tombstones) known.add(key)
     for (const key of this.#requests.keys()) if (!known.has(key)) this.#requests.delete(key)
+    for (const key of this.#attached.keys()) if (!known.has(key)) this.#attached.delete(key)
   }
 
   /** One event for each reason, when it begins to stand: thousands of volumes may share it. */

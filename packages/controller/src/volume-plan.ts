@@ -7,6 +7,9 @@
  *   - a copy is taken away only while `settled` alone reaches the wanted count without it;
  *   - nothing in `inSync` is taken away by the controller: the primary is asked to drop it first (I7).
  * As long as nodes keep their standing, the first two exclude each other.
+ *
+ * A volume follows its host: once it is whole, the host that it is attached to gets a copy, then the primary, and
+ * another copy is the one too many.
  */
 import type { NodeId, PrimaryRecord, VolumeRecord } from '@holdfast/base'
 import type { NodeStanding, NodeView } from './node-watch.ts'
@@ -18,18 +21,22 @@ export type VolumePlan =
   | { readonly kind: 'retire'; readonly node: NodeId; readonly why: string }
   /** Hand over to one of `candidates` (not empty). */
   | { readonly kind: 'move'; readonly candidates: readonly NodeId[]; readonly why: string }
+  /** One copy more than wanted, on this node. */
+  | { readonly kind: 'bring'; readonly node: NodeId; readonly why: string }
   /** Find one more node for a volume that keeps `kept`. */
   | { readonly kind: 'add'; readonly kept: readonly NodeId[]; readonly why: string }
 
 const NONE: VolumePlan = { kind: 'none' }
 
 /**
+ * @param host the node that the data shall be on, if there is one
  * @param preferToDrop the least useful of several surplus copies, all equally in sync
  */
 export function planVolume(
   record: VolumeRecord,
   primary: PrimaryRecord | undefined,
   nodes: ReadonlyMap<NodeId, NodeView>,
+  host: NodeId | undefined,
   preferToDrop: (surplus: readonly NodeId[], settled: readonly NodeId[]) => NodeId | undefined,
 ): VolumePlan {
   if (primary === undefined || !reigns(record, primary, nodes)) return NONE
@@ -45,7 +52,9 @@ export function planVolume(
     return filling ? NONE : { kind: 'add', kept, why: whyAdd(record, standing) }
   }
   if (settled.length < wanted) return NONE
-  const spare = spareOutOfSync(record, inSync, standing)
+  const follow = host === undefined || standing(host) !== 'live' ? undefined : planFollow(record, primary, host)
+  if (follow !== undefined) return follow
+  const spare = spareOutOfSync(record, inSync, standing, host)
   if (spare !== undefined) {
     return { kind: 'remove', node: spare, why: whyDrop(spare, standing(spare)) }
   }
@@ -59,7 +68,7 @@ export function planVolume(
   }
   if (settled.length <= wanted) return NONE
   const surplus = preferToDrop(
-    settled.filter((name) => name !== primary.node),
+    settled.filter((name) => name !== primary.node && name !== host),
     settled,
   )
   if (surplus === undefined) return NONE
@@ -80,13 +89,24 @@ function isKept(standing: NodeStanding): boolean {
   return standing === 'live' || standing === 'away'
 }
 
+/** The next step of bringing a whole volume to its host; undefined: it is there, or a copy is filling. */
+function planFollow(record: VolumeRecord, primary: PrimaryRecord, host: NodeId): VolumePlan | undefined {
+  if (primary.node === host) return undefined
+  if (record.inSync.includes(host)) {
+    return { kind: 'move', candidates: [host], why: `${host} uses the volume` }
+  }
+  if (record.replicas.includes(host)) return NONE
+  return { kind: 'bring', node: host, why: `${host} uses the volume` }
+}
+
 /** A copy beyond the wanted ones that no write waits for; the most hopeless first. */
 function spareOutOfSync(
   record: VolumeRecord,
   inSync: ReadonlySet<NodeId>,
   standing: (name: NodeId) => NodeStanding,
+  host: NodeId | undefined,
 ): NodeId | undefined {
-  const spare = record.replicas.filter((name) => !inSync.has(name))
+  const spare = record.replicas.filter((name) => !inSync.has(name) && name !== host)
   for (const wanted of ['gone', 'draining', 'away', 'live'] as const) {
     const found = spare.find((name) => standing(name) === wanted)
     if (found !== undefined) return found

@@ -8,6 +8,7 @@
 import {
   type AttachmentDesk,
   type Compare,
+  followsHost,
   HoldfastError,
   keys,
   type NodeId,
@@ -135,7 +136,9 @@ export class Attachments implements AttachmentDesk {
     compares.push({ key: alive.key, modRevision: alive.modRevision })
     // Unlike a counter in the record it goes on growing after a release.
     const attachment = { node: self.node, generation: versioned.modRevision, confirmed: false, since: timestamp(clock.wallMs()) }
-    const result = await this.#put(versioned, { ...record, attachment }, compares)
+    // The data comes to the host that uses it: at once where it has a copy in sync, by the controller where not.
+    const moves = followsHost(record) && record.primary !== self.node && record.inSync.includes(self.node)
+    const result = await this.#put(versioned, { ...record, attachment, ...(moves ? { successor: self.node } : {}) }, compares)
     return result.kind === 'ok'
   }
 

@@ -4,7 +4,7 @@ import type { MetricFamily } from '@holdfast/api'
 import type { Coordinator, EventLog, ExportCatalog } from '@holdfast/base'
 import { type NbdCounters, startNbdServer } from '@holdfast/nbd-server'
 import type { ListenAddress } from './address.ts'
-import type { NodeConfig } from './config.ts'
+import { type NodeConfig, SOCKET_PATH_MAX } from './config.ts'
 
 export interface NbdHandle {
   readonly address: ListenAddress
@@ -25,11 +25,12 @@ export async function openCoordinator(config: NodeConfig, events: EventLog): Pro
 }
 
 export async function startNbd(
-  { nbd, nbdSocket }: NodeConfig,
+  { nbd, deviceSocket }: NodeConfig,
   catalog: ExportCatalog,
   events: EventLog,
 ): Promise<NbdHandle> {
-  const listeners = [nbd, ...(nbdSocket === undefined ? [] : [{ path: nbdSocket }])]
+  // A path too long for a socket keeps only devices of this host from working, and they say so.
+  const listeners = [nbd, ...(deviceSocket.length > SOCKET_PATH_MAX ? [] : [{ path: deviceSocket }])]
   const server = await startNbdServer({ catalog, listeners, events })
   const tcp = server.addresses.find((address) => 'port' in address)
   return {

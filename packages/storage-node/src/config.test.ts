@@ -30,6 +30,8 @@ describe('readConfig', () => {
       coordinator: { kind: 'embedded' },
       nbd: { host: '127.0.0.1', port: 10_809 },
       nbdSocket: undefined,
+      deviceSocket: '/d/nbd.sock',
+      dockerPlugin: undefined,
       api: { host: '127.0.0.1', port: 5705 },
       peer: { host: '127.0.0.1', port: 5710 },
       advertise: '127.0.0.1',

@@ -22,6 +22,10 @@ export interface NodeConfig {
   readonly nbd: ListenAddress
   /** Absolute path of a unix socket that serves NBD as well. */
   readonly nbdSocket: string | undefined
+  /** Absolute path of the unix socket that devices of this host use: `nbdSocket`, or one in the data directory. */
+  readonly deviceSocket: string
+  /** Absolute path of the Docker volume driver's socket; undefined: there is no driver. */
+  readonly dockerPlugin: string | undefined
   readonly api: ListenAddress
   readonly peer: ListenAddress
   /** The host name or address under which other nodes reach this one. */
@@ -37,6 +41,9 @@ export interface NodeConfig {
 
 const bad = (message: string): HoldfastError => new HoldfastError('HF_BAD_REQUEST', message)
 
+/** sun_path of unix(7), without its end. */
+export const SOCKET_PATH_MAX = 107
+
 const NAME = /^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$/
 /** YAML takes `zone: 1` for a number; people mean the text. */
 const text = z.union([z.string(), z.number(), z.boolean()], 'must be text').transform(String)
@@ -45,6 +52,11 @@ const seconds = (min: number, max: number) =>
     .number('must be a number of seconds')
     .min(min, `must be at least ${min} s`)
     .max(max, `must be at most ${max} s`)
+
+const socketPath = z
+  .string()
+  .min(1, 'must be a path')
+  .max(SOCKET_PATH_MAX, 'must be at most 107 characters: the system allows no longer socket paths')
 
 const settings = z.strictObject({
   name: text
@@ -61,11 +73,8 @@ const settings = z.strictObject({
   'data-dir': z.string().min(1, 'must name a directory').optional(),
   coordinator: z.string().optional(),
   nbd: text.optional(),
-  'nbd-socket': z
-    .string()
-    .min(1, 'must be a path')
-    .max(107, 'must be at most 107 characters: the system allows no longer socket paths')
-    .optional(),
+  'nbd-socket': socketPath.optional(),
+  'docker-plugin': socketPath.optional(),
   api: text.optional(),
   peer: text.optional(),
   advertise: z.string().min(1, 'must be a host name or address').optional(),
@@ -107,13 +116,15 @@ export function readConfig(options: {
     throw bad('no data directory is given: say where the node keeps its data with --data-dir DIR')
   }
   const peer = parseAddress('peer', given.peer ?? '127.0.0.1:5710')
-  const nbdSocket = given['nbd-socket']
+  const { 'nbd-socket': nbdSocket, 'docker-plugin': dockerPlugin } = given
   return {
     name: nodeId(given.name ?? defaultName()),
     dataDir: resolve(dataDir),
     coordinator: parseCoordinatorUrl(given.coordinator ?? 'embedded'),
     nbd: parseAddress('nbd', given.nbd ?? '127.0.0.1:10809'),
     nbdSocket: nbdSocket === undefined ? undefined : resolve(nbdSocket),
+    deviceSocket: resolve(nbdSocket ?? join(dataDir, 'nbd.sock')),
+    dockerPlugin: dockerPlugin === undefined ? undefined : resolve(dockerPlugin),
     api: parseAddress('api', given.api ?? '127.0.0.1:5705'),
     peer,
     advertise: given.advertise ?? (isWildcard(peer.host) ? '127.0.0.1' : peer.host),

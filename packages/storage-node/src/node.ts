@@ -17,6 +17,7 @@ import { findClusterId } from './cluster-id.ts'
 import type { NodeConfig } from './config.ts'
 import { claimDataDir, lockDataDir } from './data-dir.ts'
 import { LateEngine } from './late-engine.ts'
+import { LateMounts, openHostVolumes } from './host-volumes.ts'
 import { createLog, type NodeLog } from './logger.ts'
 import { createScheduler, cryptoRandom, systemClock } from './production-ports.ts'
 
@@ -69,6 +70,8 @@ class Assembly implements StorageNode {
   readonly #scheduler: Scheduler = createScheduler()
   readonly #random: Random = cryptoRandom
   readonly #late: LateEngine
+  readonly #mounts = new LateMounts()
+  readonly #bootId: string
   /** What was opened, in that order; closed from the end. */
   readonly #opened: (() => Promise<void>)[] = []
   #addresses: NodeAddresses | undefined
@@ -80,6 +83,7 @@ class Assembly implements StorageNode {
     this.#config = config
     this.#log = log
     this.#late = new LateEngine(config.name)
+    this.#bootId = readBootId(this.#random)
     this.serving = this.#start()
     // Whoever closes early need not also listen here.
     this.serving.catch(() => {})
@@ -123,6 +127,7 @@ class Assembly implements StorageNode {
     this.#stopIfClosed()
     const api = await this.#openApi()
     const nbd = await this.#openNbd()
+    await this.#openDockerPlugin()
     this.#stopIfClosed()
     const ports = { peerPort: network.address.port, apiPort: api.port, nbdPort: nbd.port }
     this.#addresses = {
@@ -132,6 +137,7 @@ class Assembly implements StorageNode {
     }
     const engine = this.#createEngine({ ...self, ...ports }, network, coordinator)
     await this.#untilReady(engine)
+    await this.#openHostVolumes(engine)
     this.#log.event('info', 'serving', {
       ...this.#addresses,
       cluster,
@@ -193,6 +199,7 @@ class Assembly implements StorageNode {
     const handle = await startApi({
       ...api,
       admin: this.#late.admin,
+      mounts: this.#mounts,
       statistics: () => this.#late.statistics(),
       extraMetrics: () => this.#nbdMetrics(),
       events: this.#log,
@@ -209,6 +216,22 @@ class Assembly implements StorageNode {
     return handle.address
   }
 
+  async #openDockerPlugin(): Promise<void> {
+    const { dockerPlugin: socketPath } = this.#config
+    if (socketPath === undefined) return
+    const { startDockerPlugin } = await import('@holdfast/docker-plugin')
+    const { admin } = this.#late
+    const plugin = await startDockerPlugin({ socketPath, admin, mounts: this.#mounts, ready: () => this.#mounts.ready(), events: this.#log })
+    this.#opened.push(() => plugin.close())
+  }
+
+  async #openHostVolumes(engine: Engine): Promise<void> {
+    const mounts = await openHostVolumes(this.#config, engine, this.#bootId, this.#log)
+    this.#mounts.set(mounts)
+    this.#opened.push(() => mounts.close())
+    this.#stopIfClosed()
+  }
+
   #createEngine(
     self: {
       node: NodeConfig['name']
@@ -223,7 +246,7 @@ class Assembly implements StorageNode {
     const { advertise, labels, leaseTtlMs, replaceAfterMs } = this.#config
     const engine = createEngine({
       self: { ...self, host: advertise, labels },
-      bootId: readBootId(this.#random),
+      bootId: this.#bootId,
       ports: {
         clock: systemClock,
         scheduler: this.#scheduler,
@@ -237,7 +260,7 @@ class Assembly implements StorageNode {
       settings: { leaseTtlMs, replaceAfterMs },
     })
     // Before the servers' own entries: they close first, so that nothing new comes while it stops.
-    this.#opened.splice(-2, 0, () => new Promise<void>((done) => engine.stop(done)))
+    this.#opened.splice(this.#config.dockerPlugin === undefined ? -2 : -3, 0, () => new Promise<void>((done) => engine.stop(done)))
     engine.start()
     this.#late.set(engine)
     return engine

@@ -10,11 +10,14 @@ import {
   incarnation,
   type LocalReplicaView,
   lsn,
+  type MountedVolume,
+  type MountRequest,
   type NodeId,
   type NodeRecord,
   type NodeView,
   nodeId,
   type TombstoneRecord,
+  type VolumeMounts,
   type VolumeRecord,
   type VolumeState,
   type VolumeView,
@@ -221,4 +224,63 @@ export const fakeStatistics: EngineStatistics = {
   damagedBlocks: 6,
   membersDropped: 7,
   membersAdded: 8,
+}
+
+/** A host whose mounts take no time and exist only in memory. */
+export class FakeMounts implements VolumeMounts {
+  readonly calls: string[] = []
+  /** What the next call throws. */
+  failure: Error | undefined
+  /** What the next mount waits for. */
+  hold: Promise<void> | undefined
+  readonly #mounted = new Map<string, MountedVolume & { readonly mountIds: string[] }>()
+
+  async mount({ namespace, name, mountId, directory, ...rest }: MountRequest): Promise<{ readonly path: string }> {
+    const { fileSystem, mkfsOptions, mountOptions } = rest
+    this.#note(`mount ${namespace}/${name} ${mountId} ${[fileSystem, ...mkfsOptions, ...mountOptions].join(' ')}`)
+    const { hold } = this
+    this.hold = undefined
+    await hold
+    const path = directory ?? `${this.root}/${namespace}/${name}`
+    const known = this.#mounted.get(`${namespace}/${name}`)
+    const mountIds = [...new Set([...(known?.mountIds ?? []), mountId])]
+    this.#mounted.set(`${namespace}/${name}`, { namespace, name, device: '/dev/nbd0', path, mountIds })
+    return { path }
+  }
+
+  async unmount(namespace: string, name: string, mountId: string): Promise<void> {
+    this.#note(`unmount ${namespace}/${name} ${mountId}`)
+    const known = this.#mounted.get(`${namespace}/${name}`)
+    if (known === undefined) return
+    const mountIds = known.mountIds.filter((id) => id !== mountId)
+    const path = mountIds.length === 0 ? undefined : known.path
+    this.#mounted.set(`${namespace}/${name}`, { ...known, path, mountIds })
+  }
+
+  async attach(namespace: string, name: string): Promise<{ readonly device: string }> {
+    this.#note(`attach ${namespace}/${name}`)
+    this.#mounted.set(`${namespace}/${name}`, { namespace, name, device: '/dev/nbd0', path: undefined, mountIds: [] })
+    return { device: '/dev/nbd0' }
+  }
+
+  async detach(namespace: string, name: string): Promise<void> {
+    this.#note(`detach ${namespace}/${name}`)
+    this.#mounted.delete(`${namespace}/${name}`)
+  }
+
+  list(): readonly MountedVolume[] {
+    return [...this.#mounted.values()]
+  }
+
+  readonly root: string
+  constructor(root = '/mounts') {
+    this.root = root
+  }
+
+  #note(call: string): void {
+    this.calls.push(call)
+    const { failure } = this
+    this.failure = undefined
+    if (failure !== undefined) throw failure
+  }
 }
