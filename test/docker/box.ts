@@ -2,9 +2,16 @@
  * A host without hardware: process, mount, network, UTS and IPC namespaces with a PID 1 of their own. PID 1
  * waits for the end of its stdin: however the test ends, the kernel then ends and undoes everything inside.
  */
-import { type ChildProcess, execFile, spawn } from 'node:child_process'
+import {
+  type ChildProcess,
+  type ChildProcessByStdio,
+  execFile,
+  spawn,
+  type SpawnOptionsWithStdioTuple,
+} from 'node:child_process'
 import { createWriteStream, readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import type { Readable } from 'node:stream'
 import { Hopeless, waitUntil } from '../support/waiting.ts'
 
 export interface CommandResult {
@@ -20,6 +27,8 @@ export interface BoxProcess {
   readonly pid: number
   readonly line: string
 }
+
+type Daemon = ChildProcessByStdio<null, Readable, Readable>
 
 const OWN_NAMESPACES = ['--pid', '--mount', '--net', '--uts', '--ipc', '--mount-proc']
 /** A shell as PID 1 also buries whatever is orphaned inside. */
@@ -48,6 +57,7 @@ export class Box {
   /** PID 1 of the box, as the test sees it. */
   readonly pid: number
   readonly #unshare: ChildProcess
+  readonly #daemons = new Set<ChildProcess>()
 
   private constructor(name: string, pid: number, unshare: ChildProcess) {
     this.name = name
@@ -134,11 +144,21 @@ export class Box {
     return text.split('\n').flatMap((line) => line.split(' ')[4] ?? [])
   }
 
+  /** Starts a daemon inside: the parent of its process, outside. */
+  spawn(command: readonly string[], options: SpawnOptionsWithStdioTuple<'ignore', 'pipe', 'pipe'>): Daemon {
+    const child = spawn('nsenter', this.inside(command), options)
+    this.#daemons.add(child)
+    child.once('exit', () => this.#daemons.delete(child))
+    return child
+  }
+
   /** SIGKILL to PID 1; resolves when nothing of it runs any more. */
   async kill(): Promise<void> {
     if (!this.alive) return
     const ended = new Promise((resolve) => this.#unshare.once('exit', resolve))
     process.kill(this.pid, 'SIGKILL')
+    // One that was frozen would leave its dead child unburied, and the namespaces with it.
+    for (const child of this.#daemons) child.kill('SIGCONT')
     const late = setTimeout(() => this.#unshare.kill('SIGKILL'), 20_000)
     await ended
     clearTimeout(late)
@@ -188,7 +208,7 @@ export class BoxProgram {
     env: Readonly<Record<string, string>> = {},
   ): Promise<void> {
     const log = createWriteStream(this.logFile, { flags: 'a' })
-    const child = spawn('nsenter', box.inside(command), {
+    const child = box.spawn(command, {
       stdio: ['ignore', 'pipe', 'pipe'],
       env: { ...process.env, ...env },
     })
@@ -212,6 +232,8 @@ export class BoxProgram {
 
   signal(signal: NodeJS.Signals): void {
     process.kill(this.pid, signal)
+    // nsenter stops with its child, and has to go on to bury it.
+    if (signal === 'SIGCONT') this.#nsenter?.kill(signal)
   }
 
   /** Ends it; resolves when it is gone, after `killAfterMs` by SIGKILL. */
@@ -222,6 +244,7 @@ export class BoxProgram {
     const pid = this.#pid ?? childOf(child.pid ?? 0)
     if (pid === undefined) child.kill('SIGKILL')
     else process.kill(pid, signal)
+    child.kill('SIGCONT')
     const late = setTimeout(() => pid !== undefined && process.kill(pid, 'SIGKILL'), killAfterMs)
     await ended
     clearTimeout(late)
