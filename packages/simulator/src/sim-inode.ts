@@ -19,18 +19,29 @@ export class Inode {
       const page = Math.floor((position + at) / PAGE)
       const offset = (position + at) % PAGE
       const length = Math.min(PAGE - offset, bytes.length - at)
-      this.#writable(page, length === PAGE).set(bytes.subarray(at, at + length), offset)
+      const part = length === bytes.length ? bytes : bytes.subarray(at, at + length)
+      if (length === PAGE) this.#replace(page, part)
+      else this.#writable(page).set(part, offset)
       at += length
     }
     this.size = Math.max(this.size, position + bytes.length)
   }
 
+  /** A whole page: written into a fresh one, which need not be zeroed before. */
+  #replace(page: number, bytes: Uint8Array): void {
+    const old = this.#pages.get(page)
+    if (this.#platter.has(page)) {
+      if (old !== undefined) return old.set(bytes)
+    } else this.#platter.set(page, old)
+    this.#pages.set(page, new Uint8Array(bytes))
+  }
+
   /** The page to write into: a copy where the platter still needs the old one. */
-  #writable(page: number, whole: boolean): Uint8Array {
+  #writable(page: number): Uint8Array {
     const old = this.#pages.get(page)
     if (old !== undefined && this.#platter.has(page)) return old
     if (!this.#platter.has(page)) this.#platter.set(page, old)
-    const fresh = old === undefined || whole ? new Uint8Array(PAGE) : old.slice()
+    const fresh = old === undefined ? new Uint8Array(PAGE) : new Uint8Array(old)
     this.#pages.set(page, fresh)
     return fresh
   }
@@ -44,7 +55,7 @@ export class Inode {
       const offset = (position + at) % PAGE
       const count = Math.min(PAGE - offset, length - at)
       if (page === undefined) target.fill(0, targetOffset + at, targetOffset + at + count)
-      else target.set(page.subarray(offset, offset + count), targetOffset + at)
+      else target.set(count === PAGE ? page : page.subarray(offset, offset + count), targetOffset + at)
       at += count
     }
     return true
