@@ -5,10 +5,11 @@
 import { type Clock, type Instant, instant, type Random, type Scheduler } from '@holdfast/base'
 
 interface Entry {
-  readonly at: number
+  at: number
   readonly sequence: number
   readonly life: Life | undefined
-  readonly task: () => void
+  /** Undefined once it is called off; the event stays in the queue and does nothing. */
+  task: (() => void) | undefined
 }
 
 /** One life of a process: what was scheduled in it dies with it. */
@@ -101,17 +102,10 @@ export class World {
 
   /** The same at an instant: what must keep its order is not put through a difference and a sum. */
   scheduleAt(at: number, life: Life | undefined, task: () => void): () => void {
-    let cancelled = false
-    this.#push({
-      at,
-      sequence: this.#sequence++,
-      life,
-      task: () => {
-        if (!cancelled) task()
-      },
-    })
+    const entry: Entry = { at, sequence: this.#sequence++, life, task }
+    this.#push(entry)
     return () => {
-      cancelled = true
+      entry.task = undefined
     }
   }
 
@@ -123,10 +117,11 @@ export class World {
       const { life } = next
       if (life !== undefined && !life.alive) continue
       if (life !== undefined && life.pausedUntil > this.now) {
-        this.#push({ ...next, at: life.pausedUntil })
+        next.at = life.pausedUntil
+        this.#push(next)
         continue
       }
-      next.task()
+      next.task?.()
       if (stop()) return
     }
     if (this.now < until) this.now = until
