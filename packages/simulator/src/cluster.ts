@@ -14,6 +14,12 @@ const BLOCK = 4096
 /** Invariants are looked at after so many events. */
 const EVENTS_PER_LOOK = 16
 
+interface KnownRecord {
+  readonly key: string
+  value: string | undefined
+  record: VolumeRecord | undefined
+}
+
 export interface ClusterOptions {
   readonly seed: number
   readonly checksum: Checksum
@@ -42,7 +48,7 @@ export class SimCluster implements ObservedCluster {
   readonly clientErrors: string[] = []
   readonly #checkers = new Map<string, RegisterChecker>()
   /** Parsed once per change: it is looked at all the time. */
-  readonly #records = new Map<string, { value: string | undefined; record: VolumeRecord | undefined }>()
+  readonly #records = new Map<string, KnownRecord>()
   readonly #options: ClusterOptions
   #events = 0
 
@@ -234,12 +240,16 @@ export class SimCluster implements ObservedCluster {
 
   /** As the coordinator has it, whoever has heard of it. */
   record(name: string): VolumeRecord | undefined {
-    const value = this.coordinator.get(keys.volume('default', name))
-    const known = this.#records.get(name)
-    if (known?.value === value) return known?.record
-    const record = value === undefined ? undefined : (JSON.parse(value) as VolumeRecord)
-    this.#records.set(name, { value, record })
-    return record
+    let known = this.#records.get(name)
+    if (known === undefined) {
+      known = { key: keys.volume('default', name), value: undefined, record: undefined }
+      this.#records.set(name, known)
+    }
+    const value = this.coordinator.get(known.key)
+    if (known.value === value) return known.record
+    known.value = value
+    known.record = value === undefined ? undefined : (JSON.parse(value) as VolumeRecord)
+    return known.record
   }
 
   primaryOf(name: string): SimNode | undefined {

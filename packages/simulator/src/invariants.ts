@@ -21,6 +21,8 @@ export class Invariants {
   readonly #seen = new Map<string, VolumeRecord>()
   /** Nodes whose host lost its page cache since the volume was last whole. */
   readonly #lossy = new Map<string, Set<NodeId>>()
+  /** To read into: each check reads what it looks at anew. */
+  readonly #block = new Uint8Array(BLOCK)
   /** How often each was looked at, to show that the looking is not vacuous. */
   readonly looks = { members: 0, flushes: 0, serving: 0, copies: 0 }
 
@@ -75,7 +77,7 @@ export class Invariants {
   acknowledged(volume: string, units: readonly number[], versions: readonly number[], zero: boolean): void {
     const record = this.#cluster.record(volume)
     if (record === undefined) return
-    const block = new Uint8Array(BLOCK)
+    const block = this.#block
     for (const member of record.inSync) {
       const node = this.#cluster.nodes.find(({ name }) => name === member)
       const replica = node?.engine?.replicas.get(record.id)

@@ -98,7 +98,7 @@ export class SimNetwork {
   }
 
   isCut(from: NodeId, to: NodeId): boolean {
-    return this.#cuts.has(`${from}>${to}`)
+    return this.#cuts.size > 0 && this.#cuts.has(`${from}>${to}`)
   }
 
   /** Breaks one random connection in the middle of whatever it carries. */
@@ -208,7 +208,9 @@ export class SimNetwork {
 
 function payloadBytes(message: PeerMessage): number {
   if (!('payload' in message)) return 0
-  return message.payload.reduce((sum, part) => sum + part.length, 0)
+  let bytes = 0
+  for (const part of message.payload) bytes += part.length
+  return bytes
 }
 
 function copyPayload(message: PeerMessage): PeerMessage {

@@ -5,11 +5,14 @@ export const UNIT = 1024
 export function contentsOf(units: readonly number[], versions: readonly number[]): Uint8Array {
   const bytes = new Uint8Array(units.length * UNIT)
   const view = new DataView(bytes.buffer)
+  let start = 0
   for (const [index, unit] of units.entries()) {
-    for (const at of [index * UNIT, (index + 1) * UNIT - 8]) {
-      view.setUint32(at, unit + 1)
-      view.setUint32(at + 4, versions[index] ?? 0)
-    }
+    const version = versions[index] ?? 0
+    view.setUint32(start, unit + 1)
+    view.setUint32(start + 4, version)
+    start += UNIT
+    view.setUint32(start - 8, unit + 1)
+    view.setUint32(start - 4, version)
   }
   return bytes
 }
