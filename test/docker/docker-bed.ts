@@ -158,8 +158,10 @@ export class DockerBed {
 
   /** Keys of the cluster in etcd, sorted. */
   async coordinatorKeys(): Promise<string[]> {
+    const where = ['--endpoints', this.#endpoints.join(',')]
     const everything = ['get', '--prefix', 'holdfast/', '--keys-only']
-    const { stdout } = await this.#etcdctl(['--endpoints', this.#endpoints.join(','), ...everything])
+    const { code, stdout, stderr } = await this.#etcdctl([...where, ...everything])
+    if (code !== 0) throw new Error(`etcd gives no list of keys: ${stderr}`)
     return stdout.split('\n').filter((line) => line !== '').toSorted()
   }
 
