@@ -7,6 +7,8 @@ import { HostMounts } from './host-mounts.ts'
 import { kernelBackend } from './kernel-backend.ts'
 import { AttachmentState } from './state-file.ts'
 
+export { programArguments } from './script.ts'
+
 export interface VolumeMountsOptions {
   readonly desk: AttachmentDesk
   /** Unix socket of the node's NBD server; exports are named `namespace/name`. */

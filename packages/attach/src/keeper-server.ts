@@ -7,7 +7,7 @@ import { runOrFail } from './command.ts'
 import type { Gate } from './gate.ts'
 import type { KeeperCommand, KeeperReply, PrepareOutcome, Prepared } from './keeper-protocol.ts'
 import type { KeptDevice } from './kept-device.ts'
-import { scriptArguments } from './script.ts'
+import { programArguments } from './script.ts'
 
 /** A keeper that nobody asks for a device is one whose node died in between. */
 const UNWANTED_MS = 60_000
@@ -135,7 +135,7 @@ async function prepare(
   command: KeeperCommand & { readonly do: 'prepare' },
 ): Promise<Prepared> {
   const options = [device, command.fileSystem, process.cwd(), ...command.mkfsOptions]
-  const said = await runOrFail(process.execPath, [...scriptArguments('prepare-main'), ...options])
+  const said = await runOrFail(process.execPath, [...programArguments('prepare-main', import.meta.url), ...options])
   const outcome = JSON.parse(said) as PrepareOutcome
   if (outcome.prepared !== undefined) return outcome.prepared
   throw new HoldfastError(outcome.error.code, outcome.error.message)

@@ -17,7 +17,7 @@ import {
   PROXY_SOCKET,
   SPEC_FILE,
 } from './keeper-protocol.ts'
-import { scriptArguments } from './script.ts'
+import { programArguments } from './script.ts'
 
 const START_MS_MAX = 20_000
 
@@ -116,7 +116,7 @@ export class KeptVolume {
 
 async function startKeeper(folder: string): Promise<KeeperLink> {
   const log = openSync(join(folder, LOG_FILE), 'a', 0o600)
-  const keeper = spawn(process.execPath, [...scriptArguments('keeper-main'), folder], {
+  const keeper = spawn(process.execPath, [...programArguments('keeper-main', import.meta.url), folder], {
     cwd: '/',
     detached: true,
     stdio: ['ignore', log, log],

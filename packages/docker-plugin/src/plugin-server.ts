@@ -1,5 +1,9 @@
-/** The volume plugin protocol on a unix socket: JSON in POST requests, failures as `{"Err": "a sentence"}`. */
-import { chmodSync, mkdirSync, rmSync } from 'node:fs'
+/**
+ * The volume plugin protocol on a unix socket: JSON in POST requests, failures as `{"Err": "a sentence"}`. Docker's own
+ * socket is held by a process that outlives this one (`front-main.ts`) and leads here.
+ */
+import { spawn } from 'node:child_process'
+import { mkdirSync, rmSync } from 'node:fs'
 import { connect } from 'node:net'
 import { dirname } from 'node:path'
 import { type ClusterAdmin, type EventLog, HoldfastError, isHoldfastError, type VolumeMounts } from '@holdfast/base'
@@ -12,6 +16,10 @@ const BODY_BYTES_MAX = 256 * 1024
 export interface DockerPluginOptions {
   /** Where Docker looks: `/run/docker/plugins/holdfast.sock`; the name of the file is the name of the driver. */
   readonly socketPath: string
+  /** Where the node itself listens. */
+  readonly nodeSocketPath: string
+  /** Arguments for `node` to run a program that lies beside a module. */
+  readonly programArguments: (name: string, from: string) => readonly string[]
   readonly admin: ClusterAdmin
   readonly mounts: VolumeMounts
   readonly events: EventLog
@@ -28,13 +36,13 @@ interface Call {
 
 /** @throws HoldfastError HF_CONFLICT when another process serves that socket; HF_IO. */
 export async function startDockerPlugin(options: DockerPluginOptions): Promise<{ close(): Promise<void> }> {
-  const { socketPath, admin, mounts, events, ready, settings } = options
+  const { socketPath, nodeSocketPath, admin, mounts, events, ready, settings } = options
   const driver = new Driver(admin, mounts, events, { ...defaultDriverSettings, ...settings })
   const app = createApp(driver, ready, events)
-  await makeRoom(socketPath)
+  await makeRoom(nodeSocketPath)
   try {
-    await app.listen({ path: socketPath })
-    chmodSync(socketPath, 0o600)
+    await app.listen({ path: nodeSocketPath })
+    await startFront(options)
   } catch (error) {
     await app.close()
     throw new HoldfastError('HF_IO', `the Docker plugin can't listen on ${socketPath}: ${reasonOf(error)}`)
@@ -42,7 +50,7 @@ export async function startDockerPlugin(options: DockerPluginOptions): Promise<{
   return {
     close: async () => {
       await app.close()
-      rmSync(socketPath, { force: true })
+      rmSync(nodeSocketPath, { force: true })
     },
   }
 }
@@ -60,9 +68,17 @@ function createApp(driver: Driver, ready: () => Promise<unknown>, events: EventL
     throw new HoldfastError('HF_NOT_FOUND', `the volume driver has no call ${request.url}`)
   })
   const on = (path: string, handle: (call: Call) => object | Promise<object>): void => {
-    app.post(path, async ({ body }, reply) => {
+    app.post(path, async (request, reply) => {
+      const { body } = request
       const call = readCall(body)
-      if (path.startsWith('/VolumeDriver.')) await ready()
+      try {
+        if (path.startsWith('/VolumeDriver.')) await ready()
+      } catch (error) {
+        // Docker takes a Get that fails for a volume that does not exist, and makes one on the local disk: no answer
+        // at all it takes for what it is.
+        if (path === '/VolumeDriver.Get') request.raw.socket.destroy()
+        throw error
+      }
       const answer = await handle(call)
       return reply.type(CONTENT_TYPE).send(JSON.stringify(answer))
     })
@@ -87,6 +103,31 @@ function createApp(driver: Driver, ready: () => Promise<unknown>, events: EventL
   on('/VolumeDriver.Get', ({ name }) => ({ Volume: driver.get(name), ...done }))
   on('/VolumeDriver.List', () => ({ Volumes: driver.list(), ...done }))
   return app
+}
+
+/** Takes the place of the one that an earlier process of this node left. */
+async function startFront({ socketPath, nodeSocketPath, programArguments }: DockerPluginOptions): Promise<void> {
+  mkdirSync(dirname(socketPath), { recursive: true })
+  const words = [...programArguments('front-main', import.meta.url), socketPath, nodeSocketPath]
+  const front = spawn(process.execPath, words, {
+    cwd: '/',
+    detached: true,
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: { ...process.env, NODE_OPTIONS: '' },
+  })
+  let said = ''
+  front.stderr.on('data', (text: Buffer) => (said += text.toString()))
+  await new Promise<void>((resolve, reject) => {
+    front.stdout.once('data', () => resolve())
+    front.once('error', reject)
+    front.once('exit', () => reject(new Error(said.trim().slice(-300))))
+  })
+  for (const stream of [front.stdout, front.stderr]) {
+    stream.removeAllListeners('data')
+    stream.destroy()
+  }
+  front.removeAllListeners()
+  front.unref()
 }
 
 function readCall(body: unknown): Call {
@@ -116,7 +157,7 @@ async function makeRoom(path: string): Promise<void> {
     socket.once('error', () => resolve(false))
   })
   if (answers) {
-    throw new HoldfastError('HF_CONFLICT', `another process serves ${path}: stop it, or choose another path with --docker-plugin`)
+    throw new HoldfastError('HF_CONFLICT', `another process serves ${path}: stop it first`)
   }
   rmSync(path, { force: true })
 }

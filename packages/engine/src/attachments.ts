@@ -53,6 +53,7 @@ export class Attachments implements AttachmentDesk {
       if (!lease.held) throw unavailable(namespace, name, 'this node has no lease at the coordinator')
       const versioned = await this.#read(namespace, name)
       if (versioned !== undefined) {
+        this.#refuseOutOfReach(versioned.record)
         const { attachment } = versioned.record
         if (attachment?.node === self.node || (await this.#take(versioned))) {
           const outcome = await this.#confirmed(namespace, name, end)
@@ -154,9 +155,19 @@ export class Attachments implements AttachmentDesk {
         this.#held.set(record.id, { namespace, name, generation: attachment.generation })
         return 'confirmed'
       }
+      this.#refuseOutOfReach(record)
       await this.#pause(POLL_MS)
     }
     return 'changed'
+  }
+
+  /** Without a complete copy on a living node there is nothing to wait for. */
+  #refuseOutOfReach({ name, inSync }: VolumeRecord): void {
+    const { alive } = this.#context.view
+    if (inSync.some((node) => alive.has(node))) return
+    const where = inSync.length === 1 ? `node ${inSync[0]}, which is` : `nodes ${inSync.join(' and ')}, which are`
+    const message = `no complete copy of volume ${name} is within reach: it is on ${where} away`
+    throw new HoldfastError('HF_UNAVAILABLE', message)
   }
 
   #put(

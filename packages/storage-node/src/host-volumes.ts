@@ -14,8 +14,8 @@ import {
 import type { Engine } from '@holdfast/engine'
 import { type NodeConfig, SOCKET_PATH_MAX } from './config.ts'
 
-/** An engine that reaches its coordinator is ready long before. */
-const EARLY_MS = 8_000
+/** An engine that reaches its coordinator is ready long before. Docker asks twice, and shall have its answer in 10 s. */
+const EARLY_MS = 4_000
 
 /** Stands for the mounts of this host until they are open. */
 export class LateMounts implements VolumeMounts {

@@ -1,6 +1,8 @@
 /** One node, put together. The order in which its parts start and stop is all that this file decides. */
 import { existsSync, readFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
 import { type MetricFamily, startApi } from '@holdfast/api'
+import { programArguments } from '@holdfast/attach'
 import {
   type Coordinator,
   HoldfastError,
@@ -221,7 +223,15 @@ class Assembly implements StorageNode {
     if (socketPath === undefined) return
     const { startDockerPlugin } = await import('@holdfast/docker-plugin')
     const { admin } = this.#late
-    const plugin = await startDockerPlugin({ socketPath, admin, mounts: this.#mounts, ready: () => this.#mounts.ready(), events: this.#log })
+    const plugin = await startDockerPlugin({
+      socketPath,
+      nodeSocketPath: join(dirname(this.#config.deviceSocket), 'docker.sock'),
+      programArguments,
+      admin,
+      mounts: this.#mounts,
+      ready: () => this.#mounts.ready(),
+      events: this.#log,
+    })
     this.#opened.push(() => plugin.close())
   }
 
