@@ -126,7 +126,7 @@ describe('volumes', () => {
       { ...create, replicas: '2' },
       'replicas is of type string: it must be of type number, such as 2',
     ],
-    ['a bad name', { ...create, name: 'A/b' }, '"A/b" is no volume name: use 1 to 63'],
+    ['a bad name', { ...create, name: 'A/b' }, '"A/b" is no volume name: use 1 to 128'],
     ['dots', { ...create, name: 'a..b' }, '"a..b" is no volume name'],
     ['a bad namespace', { ...create, namespace: '' }, '"" is no namespace'],
     ['too small', { ...create, size: 4096 }, 'the size 4096 is too small'],

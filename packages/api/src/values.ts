@@ -7,7 +7,11 @@ export const VOLUME_BYTES_MAX = 64 * 1024 ** 4
 /** More copies cost every write and help nobody. */
 export const REPLICAS_MAX = 8
 
-const NAME = /^[a-z0-9][a-z0-9_.-]{0,62}$/
+const NAMES = {
+  /** Docker names what nobody named by 64 digits, and allows capitals. */
+  'volume name': { pattern: /^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$/, rule: '1 to 128 of a-z, A-Z, 0-9' },
+  namespace: { pattern: /^[a-z0-9][a-z0-9_.-]{0,62}$/, rule: '1 to 63 of a-z, 0-9' },
+} as const
 /** Hosts' names have capitals here and there. */
 const NODE_NAME = /^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$/
 const LABEL_KEY = /^[A-Za-z0-9][A-Za-z0-9_./-]{0,62}$/
@@ -23,9 +27,10 @@ export function quoted(text: string): string {
 
 /** A volume's or a namespace's name; it is part of keys, URLs and export names. */
 export function checkName(what: 'volume name' | 'namespace', name: string): string {
-  if (NAME.test(name) && !name.includes('..')) return name
+  const { pattern, rule } = NAMES[what]
+  if (pattern.test(name) && !name.includes('..')) return name
   throw bad(
-    `${quoted(name)} is no ${what}: use 1 to 63 of a-z, 0-9, '_', '.' and '-', beginning with a letter or digit, without '..'`,
+    `${quoted(name)} is no ${what}: use ${rule}, '_', '.' and '-', beginning with a letter or digit, without '..'`,
   )
 }
 

@@ -276,7 +276,7 @@ describe('how it is called', () => {
     [['volume', 'ls', '-o', 'yaml'], 'Allowed choices are table, json'],
     [['volume', 'create', 'data'], "required option '--size <size>' not specified"],
     [['volume', 'create', '--size', '1GiB'], "missing required argument 'name'"],
-    [['volume', 'create', 'DATA', '--size', '1GiB'], '"DATA" is no volume name'],
+    [['volume', 'create', 'DA TA', '--size', '1GiB'], '"DA TA" is no volume name'],
     [['volume', 'create', 'data', '--size', 'big'], '"big" is no size'],
     [
       ['volume', 'create', 'data', '--size', '1GiB', '--replicas', 'two'],

@@ -55,6 +55,10 @@ export class Driver {
   readonly #settings: DriverSettings
   /** Mounts under way, by volume and id. */
   readonly #mounting = new Map<string, Promise<string>>()
+  /** Names that existed when they were listed last. */
+  #known: ReadonlySet<string> = new Set()
+  /** Names that others have removed since, and when that was noticed, in milliseconds since 1970. */
+  readonly #removed = new Map<string, number>()
 
   constructor(admin: ClusterAdmin, mounts: VolumeMounts, events: EventLog, settings: DriverSettings) {
     this.#admin = admin
@@ -71,7 +75,9 @@ export class Driver {
       if (why === undefined) return
       throw new HoldfastError('HF_CONFLICT', `volume ${name} exists already and is not what was asked for: ${why}`)
     }
+    this.#noteRemoved()
     if (Object.keys(options).length === 0) this.#refuseRemoved(name)
+    else this.#removed.delete(name)
     try {
       await this.#inTime(this.#settings.callMs, this.#admin.createVolume(asked), `volume ${name} is not ready yet`)
     } catch (error) {
@@ -88,6 +94,8 @@ export class Driver {
     }
     await this.#mounts.detach(namespace, own)
     await this.#inTime(this.#settings.callMs, this.#admin.removeVolume(namespace, own), `volume ${name} is not removed yet`)
+    // Docker forgets it too: who names it again wants a new one.
+    this.#known = new Set([...this.#known].filter((known) => known !== name))
   }
 
   async mount(name: string, id: string): Promise<string> {
@@ -117,6 +125,7 @@ export class Driver {
   }
 
   list(): readonly VolumeInfo[] {
+    this.#noteRemoved()
     return listVolumes(this.#admin).map(({ dockerName, view }) => this.#info(dockerName, view))
   }
 
@@ -154,10 +163,21 @@ export class Driver {
 
   /** Docker still knows a volume that another host has removed, and would make it again, empty. */
   #refuseRemoved(name: string): void {
-    const removed = this.#admin.tombstones().find((one) => one.name === name)
-    if (removed === undefined || Date.now() - Date.parse(removed.removedAt) > this.#settings.removedMs) return
-    const advice = `to make a new, empty one: docker volume create --driver holdfast --opt size=… ${name}`
-    throw new HoldfastError('HF_CONFLICT', `volume ${name} was removed at ${removed.removedAt}; ${advice}`)
+    const noticed = this.#removed.get(name)
+    if (noticed === undefined) return
+    const advice = `to make a new, empty one: docker volume create --driver holdfast --opt size=10GiB ${name}`
+    throw new HoldfastError('HF_CONFLICT', `volume ${name} was removed elsewhere a while ago; ${advice}`)
+  }
+
+  /** The process that holds the socket lists the volumes every few seconds, so that this is never far behind. */
+  #noteRemoved(): void {
+    const now = Date.now()
+    const names = new Set(listVolumes(this.#admin).map(({ dockerName }) => dockerName))
+    for (const name of this.#known) if (!names.has(name)) this.#removed.set(name, now)
+    for (const [name, at] of this.#removed) {
+      if (names.has(name) || now - at > this.#settings.removedMs) this.#removed.delete(name)
+    }
+    this.#known = names
   }
 
   /** Two copies where a second node exists, as in the API. */

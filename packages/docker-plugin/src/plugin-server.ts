@@ -26,6 +26,8 @@ export interface DockerPluginOptions {
   /** Waits a little for a node that is starting. @throws HoldfastError HF_UNAVAILABLE when it takes long. */
   readonly ready: () => Promise<unknown>
   readonly settings?: Partial<DriverSettings> | undefined
+  /** For tests, which have to end what was started. */
+  readonly spawn?: typeof spawn | undefined
 }
 
 interface Call {
@@ -106,10 +108,10 @@ function createApp(driver: Driver, ready: () => Promise<unknown>, events: EventL
 }
 
 /** Takes the place of the one that an earlier process of this node left. */
-async function startFront({ socketPath, nodeSocketPath, programArguments }: DockerPluginOptions): Promise<void> {
+async function startFront({ socketPath, nodeSocketPath, programArguments, spawn: start = spawn }: DockerPluginOptions): Promise<void> {
   mkdirSync(dirname(socketPath), { recursive: true })
   const words = [...programArguments('front-main', import.meta.url), socketPath, nodeSocketPath]
-  const front = spawn(process.execPath, words, {
+  const front = start(process.execPath, words, {
     cwd: '/',
     detached: true,
     stdio: ['ignore', 'pipe', 'pipe'],

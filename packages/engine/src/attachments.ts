@@ -47,6 +47,17 @@ export class Attachments implements AttachmentDesk {
   }
 
   async claim(namespace: string, name: string): Promise<void> {
+    const progress = { taken: false }
+    try {
+      await this.#claim(namespace, name, progress)
+    } catch (error) {
+      // Else a volume that could not be had here would be nobody else's either. Nothing waits for it.
+      if (progress.taken) this.release(namespace, name).catch(() => undefined)
+      throw error
+    }
+  }
+
+  async #claim(namespace: string, name: string, progress: { taken: boolean }): Promise<void> {
     const { clock, self, lease } = this.#context
     const end = clock.now() + CLAIM_TIMEOUT_MS
     for (;;) {
@@ -55,7 +66,8 @@ export class Attachments implements AttachmentDesk {
       if (versioned !== undefined) {
         this.#refuseOutOfReach(versioned.record)
         const { attachment } = versioned.record
-        if (attachment?.node === self.node || (await this.#take(versioned))) {
+        if (attachment?.node !== self.node) progress.taken = await this.#take(versioned)
+        if (attachment?.node === self.node || progress.taken) {
           const outcome = await this.#confirmed(namespace, name, end)
           if (outcome === 'confirmed') return
         }
