@@ -38,14 +38,16 @@ class FakeTerminal implements Terminal {
 }
 
 let cluster: FakeCluster
+let mounts: FakeMounts
 let terminal: FakeTerminal
 let url: string
 let close: () => Promise<void>
 
 beforeEach(async () => {
   cluster = new FakeCluster()
+  mounts = new FakeMounts()
   terminal = new FakeTerminal()
-  const options = { host: '127.0.0.1', port: 0, admin: cluster, statistics: () => fakeStatistics }
+  const options = { host: '127.0.0.1', port: 0, admin: cluster, mounts, statistics: () => fakeStatistics }
   const server = await startApi({ ...options, events: { event() {} }, token: 'secret' })
   url = `http://127.0.0.1:${server.port}`
   close = () => server.close()
@@ -68,6 +70,35 @@ async function json(...args: string[]): Promise<unknown> {
 }
 
 const create = (name = 'data') => run('volume', 'create', name, '--size', '1GiB', '--replicas', '2')
+
+describe('attach', () => {
+  it('attaches, lists and detaches', async () => {
+    await create()
+    expect(await run('attach', 'data')).toEqual({ code: 0, out: '/dev/nbd0\n', err: '' })
+    expect((await run('attach')).out).toContain('/dev/nbd0')
+    expect(await run('detach', 'data')).toEqual({ code: 0, out: 'detached data\n', err: '' })
+    expect(await run('attach')).toEqual({ code: 0, out: 'nothing is attached to this host\n', err: '' })
+  })
+
+  it('mounts with options and unmounts', async () => {
+    await create()
+    const mounted = await run('mount', 'data', '/mnt/data', '--fs', 'xfs', '-O', 'noatime', '--mkfs-option=-K')
+    expect(mounted).toEqual({ code: 0, out: 'data is mounted on /mnt/data\n', err: '' })
+    expect(mounts.calls).toEqual(['mount default/data api xfs -K noatime'])
+    expect(await json('attach')).toEqual([
+      { name: 'data', namespace: 'default', device: '/dev/nbd0', path: '/mnt/data', users: 1 },
+    ])
+    expect((await run('unmount', 'data')).out).toBe('unmounted data\n')
+  })
+
+  it('says who has the volume', async () => {
+    await create()
+    mounts.failure = new HoldfastError('HF_CONFLICT', 'volume data is attached to host b')
+    expect(await run('attach', 'data')).toEqual({ code: 1, out: '', err: 'holdfast: volume data is attached to host b\n' })
+    expect((await run('mount', 'data', 'here', '--fs', 'ntfs')).err).toContain('use ext4 or xfs')
+    expect((await run('attach', 'nothing')).err).toContain('there is no volume nothing')
+  })
+})
 
 describe('volume', () => {
   it('creates, lists, inspects, moves and removes', async () => {
