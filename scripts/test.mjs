@@ -27,7 +27,7 @@ const groups =
         ['tests of the parts', ['packages', 'test/conformance']],
         [
           'tests of the whole',
-          ['--no-file-parallelism', 'test/e2e', 'test/sim', 'test/attach', 'test/docker', 'test/chaos', 'test/bench'],
+          ['--no-file-parallelism', 'test/e2e', 'test/sim', 'test/attach', 'test/docker', 'test/deploy', 'test/chaos', 'test/bench'],
         ],
       ]
 

@@ -16,9 +16,9 @@ export interface MetricFamily {
   readonly samples: readonly MetricSample[]
 }
 
+/** Families without samples too: what there is to be watched is known before anything has happened. */
 export function formatMetrics(families: readonly MetricFamily[]): string {
   return families
-    .filter(({ samples }) => samples.length > 0)
     .map(({ name, help, type, samples }) => {
       const lines = samples.map(({ labels, value, suffix = '' }) => {
         return `${name}${suffix}${formatLabels(labels)} ${formatValue(value)}\n`

@@ -1,0 +1,71 @@
+/** What is in `deploy` fits the node: names of metrics, settings, files; and the tools that will read it accept it. */
+import { execFileSync } from 'node:child_process'
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { TestNode } from '../e2e/harness.ts'
+
+const ROOT = new URL('../../', import.meta.url).pathname
+const read = (path: string): string => readFileSync(join(ROOT, path), 'utf8')
+const has = (program: string): boolean => ['/usr/bin', '/bin'].some((folder) => existsSync(join(folder, program)))
+
+let folder: string
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), 'holdfast-deploy-'))
+})
+afterAll(() => rmSync(folder, { recursive: true, force: true }))
+
+describe('the dashboard and the alert rules', () => {
+  let metrics: string
+  beforeAll(async () => {
+    const node = new TestNode('solo', [
+      ...['node', '--name', 'solo', '--data-dir', join(folder, 'data'), '--coordinator', 'embedded'],
+      ...['--nbd', '127.0.0.1:0', '--api', '127.0.0.1:0', '--peer', '127.0.0.1:0'],
+    ])
+    await node.start()
+    metrics = await (await fetch(`${node.api}/metrics`)).text()
+    await node.stop('SIGTERM')
+  }, 60_000)
+
+  it.each(['deploy/grafana/dashboards/holdfast.json', 'deploy/alerts.yml'])('%s names metrics that exist', (path) => {
+    const text = read(path)
+    const names = new Set(text.match(/\b(?:holdfast|process|nodejs)_[a-z0-9_]+/g) ?? [])
+    const known = new Set([...metrics.matchAll(/^# TYPE (\S+)/gm)].map(([, name]) => name))
+    const missing = [...names].filter((name) => !known.has(name) && !known.has(name.replace(/_(bucket|sum|count)$/, '')))
+    expect(names.size).toBeGreaterThan(6)
+    expect(missing).toEqual([])
+  })
+})
+
+describe('the settings', () => {
+  it.each(['deploy/systemd/node.yaml', 'deploy/compose-node.yaml'])('%s are ones that a node takes', (path) => {
+    const bad = join(folder, 'bad.yaml')
+    // Everything is read before the first thing that is wrong is said: a name that no node can have.
+    writeFileSync(bad, `${read(path)}\nname: ".."\n`)
+    const program = join(ROOT, 'packages/cli/bin/holdfast.js')
+    const run = (): unknown => execFileSync(process.execPath, [program, 'node', '--config', bad], { stdio: 'pipe' })
+    expect(run).toThrow(/name .*must be 1 to 63|name must/)
+  })
+})
+
+describe('tools', () => {
+  it.skipIf(!has('promtool'))('promtool takes the configuration and the rules', () => {
+    const said = execFileSync('promtool', ['check', 'config', join(ROOT, 'deploy/prometheus.yml')], { encoding: 'utf8' })
+    expect(said).toContain('rules found')
+  })
+
+  it.skipIf(!has('docker-compose'))('docker-compose takes the file, and every file that it mounts is there', () => {
+    const said = execFileSync('docker-compose', ['-f', join(ROOT, 'docker-compose.yml'), 'config'], { encoding: 'utf8' })
+    const mounted = [...said.matchAll(/^\s*- (\/\S+?):\/\S+:ro$/gm)].map(([, path]) => path ?? '')
+    expect(mounted.length).toBeGreaterThan(4)
+    expect(mounted.filter((path) => !existsSync(path))).toEqual([])
+  })
+
+  it.skipIf(!has('systemd-analyze'))('systemd takes the unit', () => {
+    const unit = join(folder, 'holdfast.service')
+    writeFileSync(unit, read('deploy/systemd/holdfast.service').replace('/usr/bin/node', '/bin/true'))
+    const said = execFileSync('systemd-analyze', ['verify', unit], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] })
+    expect(said).toBe('')
+  })
+})
