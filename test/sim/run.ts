@@ -168,7 +168,8 @@ async function many(): Promise<void> {
     if (values.kinds !== undefined) args.push('--kinds', values.kinds)
     if (values.stop) args.push('--stop')
     if (values['no-shrink']) args.push('--no-shrink')
-    const child = fork(new URL(import.meta.url).pathname, args)
+    // Most of what a run allocates is dead when the next begins: a larger nursery spares a fifth of the time.
+    const child = fork(new URL(import.meta.url).pathname, args, { execArgv: [...process.execArgv, '--max-semi-space-size=64'] })
     child.on('message', (report: Report) => {
       if (report.kind === 'failed') {
         print(report.text)

@@ -1,34 +1,44 @@
 /**
  * Docker's volume calls. What Docker does with a driver, and what follows from it here:
  *
- * - A broken connection is tried again, so the same Mount(name, id) may come twice: both are one.
+ * - A broken connection is tried again, so every call may come twice, the second while the first still runs.
  * - It gives a Mount up after 120 s and sends no Unmount then: what is ready later is undone.
- * - It creates a volume that it knows and the cluster does not, empty, without a word: refused for a while after
- *   a removal.
+ * - It creates a volume that it knows and the cluster does not, empty, without a word: refused for a while
+ *   after a removal.
  * - It calls Unmount for ids of runs long ago, and ignores errors of it.
  */
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
-import { formatBytes } from '@holdfast/api/client'
+import { setTimeout } from 'node:timers/promises'
+import { formatBytes, formatFailureMode } from '@holdfast/api/client'
 import {
   type ClusterAdmin,
+  type CreateVolume,
   type EventLog,
   HoldfastError,
   isHoldfastError,
+  type MountedVolume,
   type VolumeMounts,
   type VolumeView,
 } from '@holdfast/base'
-import { findVolume, listVolumes } from './volume-names.ts'
+import { inTime, Turns } from './calls.ts'
+import { RunningMounts } from './running-mounts.ts'
+import { findVolume, listVolumes, mayMean } from './volume-names.ts'
 import { contradiction, mountOptionsOf, readVolumeOptions, type VolumeDefaults } from './volume-options.ts'
 
 /** The folder of the filesystem that containers see. */
 const DATA_FOLDER = 'data'
+const SEEN_POLL_MS = 50
 
 export interface DriverSettings extends Omit<VolumeDefaults, 'replicaCount'> {
-  /** Docker gives up after 120 s. */
+  /** Docker gives up after 120 s; a node that starts takes some of it. */
   readonly mountMs: number
   /** Docker gives up after 60 s. */
   readonly callMs: number
+  /** How long a volume that another host creates at the same time may take to be seen here. */
+  readonly seenMs: number
+  /** Whether a volume is created that nobody gave an option for: `docker run -v new:/path`. */
+  readonly implicitCreation: boolean
   /** How long a name that was removed is not created anew without options. */
   readonly removedMs: number
 }
@@ -36,8 +46,10 @@ export interface DriverSettings extends Omit<VolumeDefaults, 'replicaCount'> {
 export const defaultDriverSettings: DriverSettings = {
   sizeBytes: 10 * 1024 ** 3,
   fileSystem: 'ext4',
-  mountMs: 105_000,
-  callMs: 50_000,
+  mountMs: 100_000,
+  callMs: 45_000,
+  seenMs: 3_000,
+  implicitCreation: true,
   removedMs: 600_000,
 }
 
@@ -53,8 +65,9 @@ export class Driver {
   readonly #mounts: VolumeMounts
   readonly #events: EventLog
   readonly #settings: DriverSettings
-  /** Mounts under way, by volume and id. */
-  readonly #mounting = new Map<string, Promise<string>>()
+  readonly #mounting: RunningMounts
+  /** Creations and removals, by Docker's name. */
+  readonly #turns = new Turns()
   /** Names that existed when they were listed last. */
   #known: ReadonlySet<string> = new Set()
   /** Names that others have removed since, and when that was noticed, in milliseconds since 1970. */
@@ -65,55 +78,88 @@ export class Driver {
     this.#mounts = mounts
     this.#events = events
     this.#settings = settings
+    this.#mounting = new RunningMounts(events)
   }
 
+  /**
+   * Success if there is such a volume already.
+   * @throws HoldfastError HF_BAD_REQUEST; HF_CONFLICT if it is not what the options say; of the cluster.
+   */
   async create(name: string, options: Readonly<Record<string, string>>): Promise<void> {
     const asked = readVolumeOptions(name, options, this.#defaults())
-    const existing = findVolume(this.#admin, name)
-    if (existing !== undefined) {
-      const why = contradiction(options, asked, existing.record)
-      if (why === undefined) return
-      throw new HoldfastError('HF_CONFLICT', `volume ${name} exists already and is not what was asked for: ${why}`)
-    }
-    this.#noteRemoved()
-    if (Object.keys(options).length === 0) this.#refuseRemoved(name)
-    else this.#removed.delete(name)
-    try {
-      await this.#inTime(this.#settings.callMs, this.#admin.createVolume(asked), `volume ${name} is not ready yet`)
-    } catch (error) {
-      if (isHoldfastError(error) && error.code === 'HF_TIMEOUT') await this.#undoCreate(asked.namespace, name)
-      throw error
-    }
+    const { callMs, seenMs } = this.#settings
+    const late = `volume ${name} is not ready yet`
+    await this.#turns.run(name, callMs + 2 * seenMs, late, async () => {
+      if (this.#exists(name, options, asked)) return
+      this.#noteRemoved()
+      if (Object.keys(options).length === 0) this.#refuseImplicit(name)
+      else this.#removed.delete(name)
+      try {
+        await inTime(callMs, this.#admin.createVolume(asked), late)
+      } catch (error) {
+        const code = isHoldfastError(error) ? error.code : undefined
+        if (code === 'HF_CONFLICT' && (await this.#appears(name, options, asked))) return
+        if (code === 'HF_TIMEOUT' && (await this.#endsWell(name, asked))) return
+        throw error
+      }
+    })
   }
 
+  /**
+   * Success if there is no such volume: the call may be a second one of a removal that was done.
+   * @throws HoldfastError HF_CONFLICT while it is in use.
+   */
   async remove(name: string): Promise<void> {
-    const { namespace, name: own } = this.#find(name).record
-    const mounted = this.#mounts.list().find((one) => one.namespace === namespace && one.name === own)
-    if (mounted !== undefined && mounted.mountIds.length > 0) {
-      throw new HoldfastError('HF_CONFLICT', `volume ${name} is in use by ${mounted.mountIds.length} container(s) here: stop them first`)
-    }
-    await this.#mounts.detach(namespace, own)
-    await this.#inTime(this.#settings.callMs, this.#admin.removeVolume(namespace, own), `volume ${name} is not removed yet`)
-    // Docker forgets it too: who names it again wants a new one.
-    this.#known = new Set([...this.#known].filter((known) => known !== name))
+    await this.#turns.run(name, this.#settings.callMs, `volume ${name} is not removed yet`, async () => {
+      const view = findVolume(this.#admin, name)
+      if (view === undefined) return
+      const { namespace, name: own } = view.record
+      const users = this.#mountedHere(view)?.mountIds.length ?? 0
+      if (users > 0) {
+        const message = `volume ${name} is in use by ${users} container(s) here: stop them first`
+        throw new HoldfastError('HF_CONFLICT', message)
+      }
+      await this.#mounts.detach(namespace, own)
+      await this.#admin.removeVolume(namespace, own).catch((error: unknown) => {
+        if (!isHoldfastError(error) || error.code !== 'HF_NOT_FOUND') throw error
+      })
+      // Docker forgets it too: who names it again wants a new one.
+      this.#forget(name)
+    })
   }
 
+  /**
+   * Answers with the folder for the container.
+   * @throws HoldfastError HF_NOT_FOUND; HF_TIMEOUT; or why it can't be mounted.
+   */
   async mount(name: string, id: string): Promise<string> {
-    const key = `${name}/${id}`
-    let mounting = this.#mounting.get(key)
-    if (mounting === undefined) {
-      mounting = this.#mountOnce(name, id).finally(() => this.#mounting.delete(key))
-      this.#mounting.set(key, mounting)
-    }
-    return mounting
+    const { record } = this.#find(name)
+    const { namespace, name: own } = record
+    const options = mountOptionsOf(record, this.#defaults())
+    const request = { namespace, name: own, mountId: id, readOnly: false, ...options }
+    return this.#mounting.mount(name, id, this.#settings.mountMs, {
+      mount: async () => {
+        const { path } = await this.#mounts.mount(request)
+        const folder = join(path, DATA_FOLDER)
+        await mkdir(folder, { recursive: true }).catch(async (error: unknown) => {
+          await this.#mounts.unmount(namespace, own, id)
+          throw new HoldfastError('HF_IO', `volume ${name} is mounted but can't be written: ${String(error)}`)
+        })
+        return folder
+      },
+      unmount: () => this.#mounts.unmount(namespace, own, id),
+    })
   }
 
+  /** Success if there is no such mount, and if the volume is gone. */
   async unmount(name: string, id: string): Promise<void> {
+    const { callMs } = this.#settings
+    const end = Date.now() + callMs
     // A mount that is still under way would outlive its end.
-    await this.#mounting.get(`${name}/${id}`)?.catch(() => undefined)
-    for (const { namespace, name: own, mountIds } of this.#mounts.list()) {
-      if (own === name && mountIds.includes(id)) await this.#mounts.unmount(namespace, own, id)
-    }
+    if (!(await this.#mounting.drop(name, id, callMs))) return
+    const mounted = this.#mounts.list().filter((one) => mayMean(name, one) && one.mountIds.includes(id))
+    const unmounted = Promise.all(mounted.map((one) => this.#mounts.unmount(one.namespace, one.name, id)))
+    await inTime(Math.max(end - Date.now(), 1), unmounted, `volume ${name} is not unmounted yet`)
   }
 
   path(name: string): string {
@@ -129,43 +175,54 @@ export class Driver {
     return listVolumes(this.#admin).map(({ dockerName, view }) => this.#info(dockerName, view))
   }
 
-  async #mountOnce(name: string, id: string): Promise<string> {
-    const { record } = this.#find(name)
-    const { namespace, name: own } = record
-    const options = mountOptionsOf(record, this.#defaults())
-    let late = false
-    const mounted = this.#mounts.mount({ namespace, name: own, mountId: id, readOnly: false, ...options })
-    const ready = mounted.then(async ({ path }) => {
-      const folder = join(path, DATA_FOLDER)
-      await mkdir(folder, { recursive: true }).catch(async (error: unknown) => {
-        await this.#mounts.unmount(namespace, own, id)
-        throw new HoldfastError('HF_IO', `volume ${name} is mounted but can't be written: ${String(error)}`)
-      })
-      if (late) await this.#mounts.unmount(namespace, own, id)
-      return folder
-    })
-    try {
-      return await this.#inTime(this.#settings.mountMs, ready, `volume ${name} could not be mounted in time`)
-    } catch (error) {
-      late = true
-      ready.catch((failure: unknown) => {
-        this.#events.event('warn', 'a mount that docker has given up failed', { volume: own, reason: String(failure) })
-      })
-      throw error
+  /** @throws HoldfastError HF_CONFLICT if it is not what was asked for. */
+  #exists(name: string, options: Readonly<Record<string, string>>, asked: CreateVolume): boolean {
+    const existing = findVolume(this.#admin, name)
+    const why = existing === undefined ? undefined : contradiction(options, asked, existing.record)
+    if (why === undefined) return existing !== undefined
+    const message = `volume ${name} exists already and is not what was asked for: ${why}`
+    throw new HoldfastError('HF_CONFLICT', message)
+  }
+
+  /** Another host was faster: its volume will be seen here in a moment. */
+  async #appears(
+    name: string,
+    options: Readonly<Record<string, string>>,
+    asked: CreateVolume,
+  ): Promise<boolean> {
+    for (const end = Date.now() + this.#settings.seenMs; ; await setTimeout(SEEN_POLL_MS)) {
+      if (this.#exists(name, options, asked)) return true
+      if (Date.now() >= end) return false
     }
   }
 
-  async #undoCreate(namespace: string, name: string): Promise<void> {
-    await this.#admin.removeVolume(namespace, name).catch((error: unknown) => {
-      this.#events.event('warn', 'a half-made volume stays', { volume: `${namespace}/${name}`, reason: String(error) })
-    })
+  /**
+   * After a creation that took too long: true if it serves by now. What has never served is removed: it holds
+   * no data, whoever made it.
+   */
+  async #endsWell(dockerName: string, { namespace, name }: CreateVolume): Promise<boolean> {
+    const view = this.#admin.volume(namespace, name)
+    if (view === undefined) return false
+    if (view.state !== 'creating') return view.primary !== undefined
+    try {
+      await inTime(this.#settings.seenMs, this.#admin.removeVolume(namespace, name), 'it is not removed yet')
+    } catch (error) {
+      const volume = `${namespace}/${name}`
+      this.#events.event('warn', 'a half-made volume stays', { volume, reason: String(error) })
+    }
+    this.#forget(dockerName)
+    return false
   }
 
   /** Docker still knows a volume that another host has removed, and would make it again, empty. */
-  #refuseRemoved(name: string): void {
-    const noticed = this.#removed.get(name)
-    if (noticed === undefined) return
-    const advice = `to make a new, empty one: docker volume create --driver holdfast --opt size=10GiB ${name}`
+  #refuseImplicit(name: string): void {
+    const how = `docker volume create --driver holdfast --opt size=10GiB ${name}`
+    if (!this.#settings.implicitCreation) {
+      const message = `there is no volume ${name}, and none is made unasked: create it with ${how}`
+      throw new HoldfastError('HF_CONFLICT', message)
+    }
+    if (!this.#removed.has(name)) return
+    const advice = `to make a new, empty one: ${how}`
     throw new HoldfastError('HF_CONFLICT', `volume ${name} was removed elsewhere a while ago; ${advice}`)
   }
 
@@ -180,6 +237,12 @@ export class Driver {
     this.#known = names
   }
 
+  /** Of a volume that was removed here, which may have been noticed meanwhile. */
+  #forget(name: string): void {
+    this.#known = new Set([...this.#known].filter((known) => known !== name))
+    this.#removed.delete(name)
+  }
+
   /** Two copies where a second node exists, as in the API. */
   #defaults(): VolumeDefaults {
     const { sizeBytes, fileSystem } = this.#settings
@@ -192,10 +255,14 @@ export class Driver {
     throw new HoldfastError('HF_NOT_FOUND', `there is no volume ${name}: see docker volume ls or holdfast volume ls`)
   }
 
-  #mountpoint({ record }: VolumeView): string {
-    const { namespace, name } = record
-    const mounted = this.#mounts.list().find((one) => one.namespace === namespace && one.name === name)
-    return mounted?.path === undefined ? '' : join(mounted.path, DATA_FOLDER)
+  #mountedHere({ record: { namespace, name } }: VolumeView): MountedVolume | undefined {
+    return this.#mounts.list().find((one) => one.namespace === namespace && one.name === name)
+  }
+
+  /** Empty while it is not mounted here. */
+  #mountpoint(view: VolumeView): string {
+    const path = this.#mountedHere(view)?.path
+    return path === undefined ? '' : join(path, DATA_FOLDER)
   }
 
   #info(name: string, view: VolumeView): VolumeInfo {
@@ -203,25 +270,13 @@ export class Driver {
     const status = {
       namespace: record.namespace,
       size: formatBytes(record.sizeBytes),
+      replicas: record.replicaCount,
+      failureMode: formatFailureMode(record.failureMode),
       state,
       copies: `${record.inSync.length} of ${record.replicaCount} in sync`,
       primary: primary ?? '',
       attachedTo: record.attachment?.node ?? '',
     }
     return { Name: name, Mountpoint: this.#mountpoint(view), CreatedAt: record.createdAt, Status: status }
-  }
-
-  async #inTime<T>(ms: number, work: Promise<T>, what: string): Promise<T> {
-    let timer: NodeJS.Timeout | undefined
-    const timeout = new Promise<never>((_, reject) => {
-      timer = setTimeout(() => {
-        reject(new HoldfastError('HF_TIMEOUT', `${what}: look at holdfast volume ls, then try again`))
-      }, ms)
-    })
-    try {
-      return await Promise.race([work, timeout])
-    } finally {
-      clearTimeout(timer)
-    }
   }
 }

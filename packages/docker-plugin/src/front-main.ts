@@ -58,13 +58,22 @@ function answerFor(path: string, body: string): Answer | undefined {
   if (path === '/VolumeDriver.Get' || path === '/VolumeDriver.List') {
     if (volumes === undefined) return undefined
     if (path === '/VolumeDriver.List') return ok({ Volumes: volumes, Err: '' })
-    const { Name: name } = JSON.parse(body) as { Name?: unknown }
+    const name = nameIn(body)
     const known = volumes.find((volume) => volume.Name === name)
     if (known !== undefined) return ok({ Volume: known, Err: '' })
   }
   if (path === '/Plugin.Activate') return ok({ Implements: ['VolumeDriver'] })
   if (path === '/VolumeDriver.Capabilities') return ok({ Capabilities: { Scope: 'global' } })
   return { status: '500 Internal Server Error', body: { Err: ABSENT } }
+}
+
+/** Of a call that is broken there is none: this process must outlive it. */
+function nameIn(body: string): unknown {
+  try {
+    return (JSON.parse(body) as { Name?: unknown } | null)?.Name
+  } catch {
+    return undefined
+  }
 }
 
 const waitFor = (path: string): number => {

@@ -3,15 +3,18 @@
  * socket is held by a process that outlives this one (`front-main.ts`) and leads here.
  */
 import { spawn } from 'node:child_process'
-import { mkdirSync, rmSync } from 'node:fs'
+import { chmodSync, lstatSync, mkdirSync, rmSync } from 'node:fs'
 import { connect } from 'node:net'
 import { dirname } from 'node:path'
+import { quoted } from '@holdfast/api/client'
 import { type ClusterAdmin, type EventLog, HoldfastError, isHoldfastError, type VolumeMounts } from '@holdfast/base'
 import { fastify, type FastifyInstance } from 'fastify'
 import { defaultDriverSettings, Driver, type DriverSettings } from './driver.ts'
 
 const CONTENT_TYPE = 'application/vnd.docker.plugins.v1.2+json'
 const BODY_BYTES_MAX = 256 * 1024
+
+const bad = (message: string): HoldfastError => new HoldfastError('HF_BAD_REQUEST', message)
 
 export interface DockerPluginOptions {
   /** Where Docker looks: `/run/docker/plugins/holdfast.sock`; the name of the file is the name of the driver. */
@@ -41,19 +44,19 @@ export async function startDockerPlugin(options: DockerPluginOptions): Promise<{
   const { socketPath, nodeSocketPath, admin, mounts, events, ready, settings } = options
   const driver = new Driver(admin, mounts, events, { ...defaultDriverSettings, ...settings })
   const app = createApp(driver, ready, events)
+  makeFolder(socketPath)
   await makeRoom(nodeSocketPath)
   try {
     await app.listen({ path: nodeSocketPath })
+    chmodSync(nodeSocketPath, 0o600)
     await startFront(options)
   } catch (error) {
     await app.close()
     throw new HoldfastError('HF_IO', `the Docker plugin can't listen on ${socketPath}: ${reasonOf(error)}`)
   }
   return {
-    close: async () => {
-      await app.close()
-      rmSync(nodeSocketPath, { force: true })
-    },
+    // Closing removes the socket as well.
+    close: async () => app.close(),
   }
 }
 
@@ -62,9 +65,13 @@ function createApp(driver: Driver, ready: () => Promise<unknown>, events: EventL
   app.removeAllContentTypeParsers()
   app.addContentTypeParser('*', { parseAs: 'string' }, (_, body, done) => done(null, String(body)))
   app.setErrorHandler((error, request, reply) => {
-    const known = isHoldfastError(error)
-    if (!known) events.event('error', 'a call of docker failed', { call: request.url, reason: reasonOf(error) })
-    return reply.code(500).type(CONTENT_TYPE).send(JSON.stringify({ Err: reasonOf(error) }))
+    const tooLarge = isTooLarge(error)
+    const long = `the call is longer than ${BODY_BYTES_MAX} bytes: leave out options`
+    const reason = tooLarge ? long : reasonOf(error)
+    if (!tooLarge && !isHoldfastError(error)) {
+      events.event('error', 'a call of docker failed', { call: request.url, reason })
+    }
+    return reply.code(500).type(CONTENT_TYPE).send(JSON.stringify({ Err: reason }))
   })
   app.setNotFoundHandler((request) => {
     throw new HoldfastError('HF_NOT_FOUND', `the volume driver has no call ${request.url}`)
@@ -108,8 +115,12 @@ function createApp(driver: Driver, ready: () => Promise<unknown>, events: EventL
 }
 
 /** Takes the place of the one that an earlier process of this node left. */
-async function startFront({ socketPath, nodeSocketPath, programArguments, spawn: start = spawn }: DockerPluginOptions): Promise<void> {
-  mkdirSync(dirname(socketPath), { recursive: true })
+async function startFront({
+  socketPath,
+  nodeSocketPath,
+  programArguments,
+  spawn: start = spawn,
+}: DockerPluginOptions): Promise<void> {
   const words = [...programArguments('front-main', import.meta.url), socketPath, nodeSocketPath]
   const front = start(process.execPath, words, {
     cwd: '/',
@@ -137,33 +148,62 @@ function readCall(body: unknown): Call {
   try {
     if (typeof body === 'string' && body.trim() !== '') value = JSON.parse(body)
   } catch {
-    throw new HoldfastError('HF_BAD_REQUEST', 'the call is no JSON')
+    throw bad('the call is no JSON')
   }
-  const { Name: name = '', ID: id = '', Opts: options } = (value ?? {}) as { Name?: unknown; ID?: unknown; Opts?: unknown }
-  if (typeof name !== 'string' || typeof id !== 'string') {
-    throw new HoldfastError('HF_BAD_REQUEST', 'Name and ID of a call are texts')
+  if (!isObject(value)) throw bad('the call is no JSON object')
+  const { Name: name = '', ID: id = '', Opts: options } = value
+  if (typeof name !== 'string' || typeof id !== 'string') throw bad('Name and ID of a call are texts')
+  if (!isObject(options ?? {})) throw bad('Opts of a call is an object')
+  const entries = Object.entries(options ?? {}).map(([key, text]): [string, string] => {
+    if (typeof text === 'string') return [key, text]
+    throw bad(`the option ${quoted(key)} is no text`)
+  })
+  return { name, id, options: Object.fromEntries(entries) }
+}
+
+function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+/** @throws HoldfastError HF_CONFLICT when something else than a socket lies there; HF_IO. */
+function makeFolder(path: string): void {
+  try {
+    mkdirSync(dirname(path), { recursive: true })
+  } catch (error) {
+    throw new HoldfastError('HF_IO', `the folder of ${path} can't be made: ${reasonOf(error)}`)
   }
-  const entries = Object.entries(typeof options === 'object' && options !== null ? options : {})
-  return { name, id, options: Object.fromEntries(entries.map(([key, text]) => [key, String(text)])) }
+  if (lstatSync(path, { throwIfNoEntry: false })?.isSocket() === false) {
+    throw new HoldfastError('HF_CONFLICT', `${path} is no socket: move it away, or choose another path`)
+  }
 }
 
 /** Removes what a killed process left; never the socket of one that lives. */
 async function makeRoom(path: string): Promise<void> {
-  mkdirSync(dirname(path), { recursive: true })
-  const answers = await new Promise<boolean>((resolve) => {
-    const socket = connect(path)
-    socket.once('connect', () => {
-      socket.destroy()
-      resolve(true)
-    })
-    socket.once('error', () => resolve(false))
-  })
-  if (answers) {
+  makeFolder(path)
+  if (!(await isLeftOver(path))) {
     throw new HoldfastError('HF_CONFLICT', `another process serves ${path}: stop it first`)
   }
   rmSync(path, { force: true })
 }
 
+/** Only a refusal says that nobody is there: one who is busy doesn't answer either. */
+function isLeftOver(path: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect(path)
+    socket.once('connect', () => {
+      socket.destroy()
+      resolve(false)
+    })
+    socket.once('error', ({ code }: NodeJS.ErrnoException) => {
+      resolve(code === 'ECONNREFUSED' || code === 'ENOENT')
+    })
+  })
+}
+
 function reasonOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error)
+}
+
+function isTooLarge(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && error.code === 'FST_ERR_CTP_BODY_TOO_LARGE'
 }

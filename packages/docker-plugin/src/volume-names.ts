@@ -1,34 +1,64 @@
 /**
- * Docker's names for volumes. A volume of the default namespace has its own name; one of another namespace was given
- * a name by `--opt namespace=`, and carries it in a label, so that every host finds it again.
+ * Docker's names for volumes: one flat list. A volume of the default namespace has its own name there. One of
+ * another namespace that was made with `--opt namespace=` carries Docker's name in a label, so that every
+ * host finds it again. Every volume has its full name too, `namespace..name`: no name of the cluster has `..`.
  */
-import type { ClusterAdmin, VolumeView } from '@holdfast/base'
+import type { ClusterAdmin, VolumeRecord, VolumeView } from '@holdfast/base'
 import { HoldfastError } from '@holdfast/base'
 import { DEFAULT_NAMESPACE } from '@holdfast/api/client'
 
 export const NAME_LABEL = 'docker.name'
+/** A name begins with a letter or digit, so the last `..` is the one between. */
+const FULL_NAME = /^([a-z0-9][a-z0-9_.-]*)\.\.([A-Za-z0-9][A-Za-z0-9_.-]*)$/
 
-/** The volume that Docker means; undefined: there is none. */
+interface Place {
+  readonly namespace: string
+  readonly name: string
+}
+
+/** The parts of `namespace..name`; undefined: it is a plain name. */
+export function splitFullName(dockerName: string): Place | undefined {
+  const [, namespace, name] = FULL_NAME.exec(dockerName) ?? []
+  return namespace === undefined || name === undefined ? undefined : { namespace, name }
+}
+
+/** Whether Docker may mean this volume by that name, whether or not the cluster still has it. */
+export function mayMean(dockerName: string, { namespace, name }: Place): boolean {
+  return dockerName === name || dockerName === fullNameOf({ namespace, name })
+}
+
+/**
+ * The volume that Docker means; undefined: there is none.
+ * @throws HoldfastError HF_CONFLICT when two have that name: one of them is foreign data to a container.
+ */
 export function findVolume(admin: ClusterAdmin, dockerName: string): VolumeView | undefined {
-  const own = admin.volume(DEFAULT_NAMESPACE, dockerName)
-  if (own !== undefined) return own
-  const others = admin.volumes().filter(({ record }) => isNamed(record, dockerName))
-  if (others.length < 2) return others[0]
-  const where = others.map(({ record }) => record.namespace).join(' and ')
-  throw new HoldfastError(
-    'HF_CONFLICT',
-    `volume ${dockerName} exists in the namespaces ${where}: remove one, or give it another name`,
-  )
+  const full = splitFullName(dockerName)
+  if (full !== undefined) return admin.volume(full.namespace, full.name)
+  const found = admin.volumes().filter(({ record }) => isShort(record) && record.name === dockerName)
+  if (found.length < 2) return found[0]
+  const names = found.map(({ record }) => fullNameOf(record)).join(' or ')
+  const advice = `say which one with its full name, ${names}`
+  throw new HoldfastError('HF_CONFLICT', `${found.length} volumes have the name ${dockerName}: ${advice}`)
 }
 
-/** Volumes that Docker shall see, each with its name there. */
-export function listVolumes(admin: ClusterAdmin): readonly { readonly dockerName: string; readonly view: VolumeView }[] {
-  return admin
-    .volumes()
-    .filter(({ record }) => record.namespace === DEFAULT_NAMESPACE || isNamed(record, record.name))
-    .map((view) => ({ dockerName: view.record.name, view }))
+/** All volumes of the cluster, each with a name by which Docker finds it alone. */
+export function listVolumes(
+  admin: ClusterAdmin,
+): readonly { readonly dockerName: string; readonly view: VolumeView }[] {
+  const views = admin.volumes()
+  const counts = new Map<string, number>()
+  for (const { record } of views) {
+    if (isShort(record)) counts.set(record.name, (counts.get(record.name) ?? 0) + 1)
+  }
+  return views.map((view) => {
+    const { record } = view
+    const alone = isShort(record) && counts.get(record.name) === 1
+    return { dockerName: alone ? record.name : fullNameOf(record), view }
+  })
 }
 
-function isNamed({ name, labels }: VolumeView['record'], dockerName: string): boolean {
-  return name === dockerName && labels[NAME_LABEL] === dockerName
+const fullNameOf = ({ namespace, name }: Place): string => `${namespace}..${name}`
+
+function isShort({ namespace, name, labels }: VolumeRecord): boolean {
+  return namespace === DEFAULT_NAMESPACE || labels[NAME_LABEL] === name
 }

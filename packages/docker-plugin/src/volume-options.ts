@@ -4,17 +4,21 @@ import {
   checkName,
   checkReplicaCount,
   DEFAULT_NAMESPACE,
+  formatBytes,
+  formatFailureMode,
   parseFailureMode,
   parseSize,
   quoted,
 } from '@holdfast/api/client'
 import { type CreateVolume, FILE_SYSTEMS, type FileSystem, HoldfastError, type VolumeRecord } from '@holdfast/base'
-import { NAME_LABEL } from './volume-names.ts'
+import { NAME_LABEL, splitFullName } from './volume-names.ts'
 
 const FS_LABEL = 'docker.fs'
 const MKFS_LABEL = 'docker.mkfs-options'
 const MOUNT_LABEL = 'docker.mount-options'
 const LABEL_PREFIX = 'label.'
+/** Labels of the driver itself. */
+const OWN_PREFIX = 'docker.'
 const KNOWN = ['size', 'replicas', 'fs', 'mkfs-options', 'mount-options', 'namespace', 'failure-mode', 'from']
 
 export interface VolumeDefaults {
@@ -38,7 +42,8 @@ export function readVolumeOptions(
   options: Readonly<Record<string, string>>,
   defaults: VolumeDefaults,
 ): CreateVolume {
-  const name = checkName('volume name', dockerName)
+  const full = splitFullName(dockerName)
+  const name = checkName('volume name', full?.name ?? dockerName)
   const unknown = Object.keys(options).find((key) => !KNOWN.includes(key) && !key.startsWith(LABEL_PREFIX))
   if (unknown !== undefined) {
     throw bad(`there is no option ${quoted(unknown)}: the options are ${KNOWN.join(', ')} and ${LABEL_PREFIX}NAME`)
@@ -47,14 +52,18 @@ export function readVolumeOptions(
   if (from !== undefined) {
     throw bad(`a volume can't be made from a snapshot yet: leave out the option from=${from}`)
   }
-  const namespace = given === undefined ? DEFAULT_NAMESPACE : checkName('namespace', given)
+  const namespace = checkName('namespace', given ?? full?.namespace ?? DEFAULT_NAMESPACE)
+  if (full !== undefined && namespace !== full.namespace) {
+    const advice = `leave out the option namespace=${namespace}`
+    throw bad(`${dockerName} is in the namespace ${full.namespace}: ${advice}`)
+  }
   const fileSystem = fs === undefined ? defaults.fileSystem : checkFileSystem(fs)
   const labels = {
     ...labelsOf(options),
     [FS_LABEL]: fileSystem,
     ...kept(MKFS_LABEL, options['mkfs-options']),
     ...kept(MOUNT_LABEL, options['mount-options']),
-    ...(namespace === DEFAULT_NAMESPACE ? {} : { [NAME_LABEL]: dockerName }),
+    ...(namespace === DEFAULT_NAMESPACE || full !== undefined ? {} : { [NAME_LABEL]: dockerName }),
   }
   const failureMode = options['failure-mode']
   return {
@@ -80,18 +89,26 @@ export function mountOptionsOf({ labels }: VolumeRecord, defaults: VolumeDefault
 export function contradiction(
   options: Readonly<Record<string, string>>,
   asked: CreateVolume,
-  { sizeBytes, replicaCount, namespace, labels }: VolumeRecord,
+  { sizeBytes, replicaCount, failureMode, namespace, labels }: VolumeRecord,
 ): string | undefined {
+  const has = (option: string): boolean => options[option] !== undefined
+  if (has('namespace') && asked.namespace !== namespace) return `it is in the namespace ${namespace}`
+  if (has('size') && asked.sizeBytes !== sizeBytes) return `it has a size of ${formatBytes(sizeBytes)}`
+  if (has('replicas') && asked.replicaCount !== replicaCount) return `it has ${replicaCount} copies`
   const fileSystem = labels[FS_LABEL]
-  if (options['namespace'] !== undefined && asked.namespace !== namespace) return `it is in the namespace ${namespace}`
-  if (options['size'] !== undefined && asked.sizeBytes !== sizeBytes) return `it has a size of ${sizeBytes} bytes`
-  if (options['replicas'] !== undefined && asked.replicaCount !== replicaCount) return `it has ${replicaCount} copies`
-  if (options['fs'] !== undefined && fileSystem !== undefined && options['fs'] !== fileSystem) return `it has ${fileSystem}`
-  return undefined
+  if (has('fs') && fileSystem !== undefined && options['fs'] !== fileSystem) return `it has ${fileSystem}`
+  const mode = formatFailureMode(failureMode)
+  const askedMode = asked.failureMode === undefined ? mode : formatFailureMode(asked.failureMode)
+  return askedMode === mode ? undefined : `its failure mode is ${mode}`
 }
 
 function labelsOf(options: Readonly<Record<string, string>>): Record<string, string> {
   const given = Object.entries(options).filter(([key]) => key.startsWith(LABEL_PREFIX))
+  const own = given.find(([key]) => key.startsWith(`${LABEL_PREFIX}${OWN_PREFIX}`))
+  if (own !== undefined) {
+    const label = own[0].slice(LABEL_PREFIX.length)
+    throw bad(`the label ${label} is the driver's own: choose a name without ${OWN_PREFIX}`)
+  }
   return Object.fromEntries(given.map(([key, value]) => [key.slice(LABEL_PREFIX.length), value]))
 }
 
