@@ -36,6 +36,8 @@ interface Piece {
   bufferOffset: number
   /** Waits for a target. */
   waiting: boolean
+  /** Flush: where the targets ended that answered before it was asked for, and since. */
+  acknowledged: readonly LogPosition[]
 }
 
 /** Unanswered pieces of a request that was cut; requests of one piece have no entry. */
@@ -51,6 +53,8 @@ interface StatusQuestion {
   readonly done: (error: Errno, extents: readonly BlockStatusExtent[]) => void
 }
 
+const NOTHING: readonly LogPosition[] = []
+
 const freePiece = (): Piece => ({
   seq: 0,
   token: 0,
@@ -62,6 +66,7 @@ const freePiece = (): Piece => ({
   buffer: undefined,
   bufferOffset: 0,
   waiting: false,
+  acknowledged: NOTHING,
 })
 
 export class FrontendSession implements ExportSession, PieceSink {
@@ -78,7 +83,7 @@ export class FrontendSession implements ExportSession, PieceSink {
   readonly #soon: (task: () => void) => void
   #target: VolumeTarget | undefined
   /** Where earlier targets ended, as long as no flush has been answered since. */
-  #acknowledged: readonly LogPosition[] = []
+  #acknowledged: readonly LogPosition[] = NOTHING
   /** Set once the volume is gone: every later request fails with it. */
   #failure: Errno = errno.OK
   #nextSeq = 1
@@ -111,7 +116,7 @@ export class FrontendSession implements ExportSession, PieceSink {
   setTarget(target: VolumeTarget | undefined): void {
     if (target === this.#target) return
     const end = this.#target?.position()
-    if (end !== undefined) this.#acknowledged = [...this.#acknowledged.filter(({ epoch }) => epoch !== end.epoch), end]
+    if (end !== undefined) this.#noteEnd(end)
     this.#target = target
     this.resubmit()
   }
@@ -207,7 +212,9 @@ export class FrontendSession implements ExportSession, PieceSink {
       this.#overflow.push(() => this.flush(token))
       return
     }
-    this.#submit(this.#take(token, 'flush', 0, 0, false))
+    const piece = this.#take(token, 'flush', 0, 0, false)
+    piece.acknowledged = this.#acknowledged
+    this.#submit(piece)
   }
 
   /** A hint; the page cache keeps what is read anyway. */
@@ -249,7 +256,7 @@ export class FrontendSession implements ExportSession, PieceSink {
     const piece = this.#slot(seq)
     if (this.#closed || piece.seq !== seq || piece.operation === 'free') return
     const token = piece.token
-    if (piece.operation === 'flush') this.#acknowledged = []
+    if (piece.operation === 'flush') this.#acknowledged = NOTHING
     this.#free(piece)
     const split = this.#splits.size === 0 ? undefined : this.#splits.get(token)
     if (split === undefined) {
@@ -273,6 +280,15 @@ export class FrontendSession implements ExportSession, PieceSink {
     }
     assert(piece.operation !== 'write' || piece.buffer !== undefined, 'a returned write has its payload')
     piece.waiting = true
+  }
+
+  /** Of flushes that were asked for already each answers for itself: that another has failed tells its caller nothing. */
+  #noteEnd(end: LogPosition): void {
+    const added = (to: readonly LogPosition[]): readonly LogPosition[] => [...to.filter(({ epoch }) => epoch !== end.epoch), end]
+    this.#acknowledged = added(this.#acknowledged)
+    for (const piece of this.#pieces) {
+      if (piece.operation === 'flush') piece.acknowledged = added(piece.acknowledged)
+    }
   }
 
   #slot(seq: number): Piece {
@@ -363,7 +379,7 @@ export class FrontendSession implements ExportSession, PieceSink {
         target.zero(this, seq, offset, length, piece)
         break
       case 'flush':
-        target.flush(this, seq, this.#acknowledged)
+        target.flush(this, seq, piece.acknowledged)
         break
       case 'free':
         break

@@ -191,7 +191,8 @@ export class SimClient {
     this.#session?.flush(
       this.#expect((error) => {
         for (const [unit, version] of own) if (this.#unflushed.get(unit) === version) this.#unflushed.delete(unit)
-        // Where acknowledged writes may be lost, the flush is where the client hears of it.
+        // Where acknowledged writes may be lost, a flush is where the client hears of it, for all of them.
+        if (error !== 0) this.#unflushed.clear()
         if (error !== 0 && this.#checker.losses > this.#lossesBefore) return
         if (error !== 0) return this.#failed('flush', error)
         if (flushedLosses === this.#checker.flushedLosses) {
