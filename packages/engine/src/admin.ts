@@ -29,6 +29,8 @@ import type { Replica } from './replica.ts'
 const POLL_MS = 10
 const CREATE_TIMEOUT_MS = 20_000
 const MOVE_TIMEOUT_MS = 20_000
+/** Longer than a primary waits after a move that failed. */
+const MOVE_AGAIN_MS = 5_500
 const CONFLICT_RETRIES = 20
 
 export class Admin implements ClusterAdmin {
@@ -183,24 +185,32 @@ export class Admin implements ClusterAdmin {
         resolve(this.#view(this.#find(namespace, name)))
         return
       }
-      this.#retryConflicts(
+      const ask = (done: () => void): void => this.#retryConflicts(
         () => {
           const { key, modRevision, record: now } = this.#find(namespace, name)
           const value = JSON.stringify({ ...now, successor: target })
           return { compares: [{ key, modRevision }], operations: [{ op: 'put', key, value }] }
         },
         `moving the primary of ${name}`,
-        () =>
-          this.#poll(moved, MOVE_TIMEOUT_MS, resolve, () =>
-            reject(
-              new HoldfastError(
-                'HF_TIMEOUT',
-                `the primary of ${name} has not moved to ${target ?? 'another node'} in time: look at holdfast volume inspect ${name}`,
-              ),
-            ),
-          ),
+        done,
         reject,
       )
+      let askedAt = this.#context.clock.now()
+      // A primary that could not hand over has taken the wish back: it may have been a bad moment.
+      const look = (): VolumeView | undefined => {
+        const now = this.#context.clock.now()
+        const wish = this.#context.view.byId.get(record.id)?.record.successor
+        if (wish === undefined && moved() === undefined && now - askedAt > MOVE_AGAIN_MS) {
+          askedAt = now
+          ask(() => {})
+        }
+        return moved()
+      }
+      const late = (): void => {
+        const message = `the primary of ${name} has not moved to ${target ?? 'another node'} in time`
+        reject(new HoldfastError('HF_TIMEOUT', `${message}: look at holdfast volume inspect ${name}`))
+      }
+      ask(() => this.#poll(look, MOVE_TIMEOUT_MS, resolve, late))
     })
   }
 

@@ -75,7 +75,9 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
   readonly #reserved = new Map<Uint8Array, Batch>()
   /** Mutations that must wait: for room, for an unaligned write before them, for the epoch to begin. */
   #queue: Queued[] = []
-  #blockedBy: 'nothing' | 'start' | 'room' | 'unaligned' | 'hand-over' = 'start'
+  #blockedBy: 'nothing' | 'start' | 'room' | 'unaligned' = 'start'
+  /** A planned move: no mutation is admitted, whatever else they wait for. */
+  #quiescing = false
   /** Unaligned writes whose edges can't be read, flushes of what is lost, writes of who may not; told at the end of the turn. */
   readonly #failures: Failure[] = []
   readonly #guard: AttachmentGuard
@@ -225,7 +227,7 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
       this.unreserve(source)
       return
     }
-    if (this.#blockedBy !== 'nothing' || this.#closed) {
+    if (this.#mustWait) {
       const payload = copyBytes(source, sourceStart, sourceStart + length)
       this.#wait({ kind: 'write', sink, seq, offset, length, fua, payload })
       this.unreserve(source)
@@ -272,7 +274,7 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
       this.#refuse(sink, seq, undefined)
       return
     }
-    if (this.#blockedBy !== 'nothing' || this.#closed) {
+    if (this.#mustWait) {
       this.#wait({ kind: 'zero', sink, seq, offset, length, fua, payload: undefined })
       return
     }
@@ -444,7 +446,7 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
     }
     this.#guard.advance()
     this.#failWritesForWantOfCopies(now)
-    if (this.#serving && this.#blockedBy === 'nothing') this.#compact()
+    if (this.#serving && !this.#mustWait) this.#compact()
   }
 
   recordChanged(record: VolumeRecord, modRevision: number): void {
@@ -458,7 +460,7 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
 
   /** Stops admitting mutations, for a planned move. `ready` once all is committed on `successor`. */
   quiesce(): void {
-    if (this.#blockedBy === 'nothing') this.#blockedBy = 'hand-over'
+    this.#quiescing = true
     this.#endTurn()
   }
 
@@ -468,7 +470,7 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
   }
 
   get quiescent(): boolean {
-    return this.#blockedBy === 'hand-over' && this.inFlight.empty && this.#batch === undefined
+    return this.#quiescing && this.#blockedBy !== 'unaligned' && this.inFlight.empty && this.#batch === undefined
   }
 
   /** The planned move is off. */
@@ -476,7 +478,8 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
     if (this.#closed) return
     this.#serving = true
     this.#renewPermission()
-    if (this.#blockedBy === 'hand-over') this.#unblock()
+    this.#quiescing = false
+    if (this.#blockedBy === 'nothing') this.#unblock()
   }
 
   /** A member says that it can't go on. */
@@ -592,6 +595,10 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
     }
     for (const queued of this.#queue.splice(0)) queued.sink.pieceDone(queued.seq, errno.ENOSPC)
     this.#blockedBy = 'nothing'
+  }
+
+  get #mustWait(): boolean {
+    return this.#blockedBy !== 'nothing' || this.#quiescing || this.#closed
   }
 
   #wait(queued: Queued): void {
@@ -888,7 +895,7 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
       this.#relocating = false
       if (batch === undefined) return
       const room = this.log.canAppend(batch.payloadBlocks, true)
-      if (this.#closed || this.#blockedBy !== 'nothing' || room !== 'yes') {
+      if (this.#mustWait || room !== 'yes') {
         batch.release()
         return
       }
