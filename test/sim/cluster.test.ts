@@ -7,7 +7,7 @@ import { REGRESSIONS } from './regressions.ts'
 const play = (plan: RunPlan, verbose = false): RunResult => faultRun(plan, nativeChecksum, verbose)
 
 /** Fresh seeds for so long in each run of the tests. */
-const FRESH_MS = Number(process.env['HOLDFAST_SIM_SECONDS'] ?? 10) * 1_000
+const FRESH_MS = Number(process.env['HOLDFAST_SIM_SECONDS'] ?? 60) * 1_000
 
 describe('[I1-I9] a cluster under faults', () => {
   it('keeps its word for schedules that found mistakes before', { timeout: 300_000 }, () => {
