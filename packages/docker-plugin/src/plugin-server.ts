@@ -29,8 +29,6 @@ export interface DockerPluginOptions {
   /** Waits a little for a node that is starting. @throws HoldfastError HF_UNAVAILABLE when it takes long. */
   readonly ready: () => Promise<unknown>
   readonly settings?: Partial<DriverSettings> | undefined
-  /** For tests, which have to end what was started. */
-  readonly spawn?: typeof spawn | undefined
 }
 
 interface Call {
@@ -39,8 +37,15 @@ interface Call {
   readonly options: Readonly<Record<string, string>>
 }
 
+export interface DockerPlugin {
+  /** The process that holds Docker's socket; it outlives this plugin. */
+  readonly frontPid: number
+  /** Stops answering. */
+  close(): Promise<void>
+}
+
 /** @throws HoldfastError HF_CONFLICT when another process serves that socket; HF_IO. */
-export async function startDockerPlugin(options: DockerPluginOptions): Promise<{ close(): Promise<void> }> {
+export async function startDockerPlugin(options: DockerPluginOptions): Promise<DockerPlugin> {
   const { socketPath, nodeSocketPath, admin, mounts, events, ready, settings } = options
   const driver = new Driver(admin, mounts, events, { ...defaultDriverSettings, ...settings })
   const app = createApp(driver, ready, events)
@@ -49,14 +54,11 @@ export async function startDockerPlugin(options: DockerPluginOptions): Promise<{
   try {
     await app.listen({ path: nodeSocketPath })
     chmodSync(nodeSocketPath, 0o600)
-    await startFront(options)
+    // Closing removes the node's socket as well.
+    return { frontPid: await startFront(options), close: async () => app.close() }
   } catch (error) {
     await app.close()
     throw new HoldfastError('HF_IO', `the Docker plugin can't listen on ${socketPath}: ${reasonOf(error)}`)
-  }
-  return {
-    // Closing removes the socket as well.
-    close: async () => app.close(),
   }
 }
 
@@ -115,14 +117,9 @@ function createApp(driver: Driver, ready: () => Promise<unknown>, events: EventL
 }
 
 /** Takes the place of the one that an earlier process of this node left. */
-async function startFront({
-  socketPath,
-  nodeSocketPath,
-  programArguments,
-  spawn: start = spawn,
-}: DockerPluginOptions): Promise<void> {
+async function startFront({ socketPath, nodeSocketPath, programArguments }: DockerPluginOptions): Promise<number> {
   const words = [...programArguments('front-main', import.meta.url), socketPath, nodeSocketPath]
-  const front = start(process.execPath, words, {
+  const front = spawn(process.execPath, words, {
     cwd: '/',
     detached: true,
     stdio: ['ignore', 'pipe', 'pipe'],
@@ -141,6 +138,7 @@ async function startFront({
   }
   front.removeAllListeners()
   front.unref()
+  return front.pid ?? 0
 }
 
 function readCall(body: unknown): Call {

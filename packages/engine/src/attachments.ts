@@ -31,6 +31,8 @@ export class Attachments implements AttachmentDesk {
   readonly #context: NodeContext
   /** Rights that this process has taken and not given back. */
   readonly #held = new Map<VolumeId, { readonly namespace: string; readonly name: string; readonly generation: number }>()
+  /** Rights of claims that failed, on their way back: the next claim must not be given back with them. */
+  readonly #givingBack = new Map<string, Promise<void>>()
   #lost: AttachmentLost = () => {}
 
   constructor(context: NodeContext) {
@@ -47,12 +49,14 @@ export class Attachments implements AttachmentDesk {
   }
 
   async claim(namespace: string, name: string): Promise<void> {
+    const key = keys.volume(namespace, name)
     const progress = { taken: false }
+    await this.#givingBack.get(key)
     try {
       await this.#claim(namespace, name, progress)
     } catch (error) {
-      // Else a volume that could not be had here would be nobody else's either. Nothing waits for it.
-      if (progress.taken) this.release(namespace, name).catch(() => undefined)
+      // Else a volume that could not be had here would be nobody else's either. The error does not wait for it.
+      if (progress.taken) this.#giveBack(key, namespace, name)
       throw error
     }
   }
@@ -77,6 +81,13 @@ export class Attachments implements AttachmentDesk {
       }
       await this.#pause(RETRY_MS)
     }
+  }
+
+  #giveBack(key: string, namespace: string, name: string): void {
+    const done = this.release(namespace, name)
+      .catch(() => undefined)
+      .finally(() => this.#givingBack.delete(key))
+    this.#givingBack.set(key, done)
   }
 
   async release(namespace: string, name: string): Promise<void> {

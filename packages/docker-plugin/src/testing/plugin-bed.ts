@@ -5,9 +5,17 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { FakeCluster, FakeMounts } from '@holdfast/api/testing'
 import type { EventLog, VolumeView } from '@holdfast/base'
-import { type DriverSettings, startDockerPlugin } from '../index.ts'
+import { type DockerPlugin, type DriverSettings, startDockerPlugin } from '../index.ts'
 
 export class Cluster extends FakeCluster {
+  /** How often all volumes were asked for. */
+  looks = 0
+
+  override volumes(): readonly VolumeView[] {
+    this.looks++
+    return super.volumes()
+  }
+
   record(namespace: string, name: string): VolumeView['record'] {
     const view = this.volume(namespace, name)
     if (view === undefined) throw new Error(`there is no ${namespace}/${name}`)
@@ -35,7 +43,9 @@ export class PluginBed {
     event: (level, message, fields) => this.logged.push(`${level} ${message} ${JSON.stringify(fields)}`),
   }
   ready: () => Promise<unknown> = async () => undefined
-  #plugin: { close(): Promise<void> } | undefined
+  /** Of every start. */
+  readonly frontPids: number[] = []
+  #plugin: DockerPlugin | undefined
 
   async start(settings: Partial<DriverSettings> = {}): Promise<this> {
     const { socketPath, nodeSocketPath, programArguments, cluster: admin, mounts, events } = this
@@ -43,6 +53,7 @@ export class PluginBed {
       ...{ socketPath, nodeSocketPath, programArguments, admin, mounts, events, settings },
       ready: () => this.ready(),
     })
+    this.frontPids.push(this.#plugin.frontPid)
     return this
   }
 
