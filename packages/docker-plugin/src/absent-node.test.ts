@@ -52,6 +52,17 @@ describe('while the node is away', () => {
     expect(await call('Plugin.Activate')).toEqual({ status: 200, Implements: ['VolumeDriver'] })
   })
 
+  it('an Unmount is taken, and done by the next node', async () => {
+    await bed.start()
+    await call('Create', data)
+    await call('Mount', { ...data, ID: 'one' })
+    await bed.stop()
+    expect(await call('Unmount', { ...data, ID: 'one' })).toEqual({ status: 200, Err: '' })
+    expect(bed.users('data')).toEqual(['one'])
+    await bed.start()
+    await expect.poll(() => bed.users('data'), { timeout: 20_000 }).toEqual([])
+  })
+
   it('or does not reach its cluster, a Get has no answer', async () => {
     bed.ready = async () => {
       throw new HoldfastError('HF_UNAVAILABLE', 'no coordinator')

@@ -3,7 +3,8 @@
  * node is a short wait for Docker, and a node that is down a sentence. Without a listener Docker tries each call for
  * 15 s, never repeats an Unmount that failed so, and leaves containers stopped that it should start at boot.
  *
- * Knows nothing of the calls but what to say in the node's absence. A Get of a volume that exists must not fail then:
+ * Knows nothing of the calls but what to say in the node's absence. An Unmount is taken then, and done when the node is
+ * back: a container must be able to stop, and its volume must not stay attached for ever. A Get of a volume that exists must not fail then:
  * Docker would take it for a volume that does not exist, and make one of that name on the local disk. So the names are
  * remembered; before they are known a Get is left without an answer, which Docker takes for what it is. The next node starts a newer one, which takes the
  * path of the socket over; this one sees that and goes.
@@ -17,8 +18,8 @@ import { connect, createServer, type Socket } from 'node:net'
 const [, , publicPath = '', nodePath = ''] = process.argv
 /** How long a call waits for a node that was there a moment ago: two of them in a row stay below ten seconds. */
 const WAIT_MS = 4_000
-/** Docker waits 60 s, and does not come again. */
-const UNMOUNT_WAIT_MS = 50_000
+/** The longest that a call under way may still take when another process has taken the socket over. */
+const LAST_CALL_MS = 120_000
 const RETRY_MS = 100
 const LOOK_MS = 1_000
 const LIST_MS = 3_000
@@ -36,20 +37,43 @@ interface Answer {
 /** As far as the node has said; undefined: it has not. */
 let volumes: readonly { readonly Name: string }[] | undefined
 
-function askForVolumes(): void {
-  const asking = request({ socketPath: nodePath, path: '/VolumeDriver.List', method: 'POST', agent: false }, (answer) => {
-    let text = ''
-    answer.on('data', (part: Buffer) => (text += part.toString()))
-    answer.on('end', () => {
-      if (answer.statusCode !== 200) return
-      nodeSeenAt = performance.now()
-      const { Volumes: list } = JSON.parse(text) as { Volumes?: unknown }
-      if (Array.isArray(list)) volumes = list.map((one: { Name: string }) => ({ ...one, Mountpoint: '', Status: {} }))
+/** Unmounts that Docker asked for in the node's absence, and will not ask for again. */
+const missed: string[] = []
+
+/** A call of our own; undefined without an answer. */
+function ask(path: string, body: string): Promise<{ readonly ok: boolean; readonly text: string } | undefined> {
+  return new Promise((resolve) => {
+    const asking = request({ socketPath: nodePath, path, method: 'POST', agent: false }, (answer) => {
+      let text = ''
+      answer.on('data', (part: Buffer) => (text += part.toString()))
+      answer.on('end', () => resolve({ ok: answer.statusCode === 200, text }))
+      answer.on('error', () => resolve(undefined))
     })
-    answer.on('error', () => undefined)
+    asking.on('error', () => resolve(undefined))
+    asking.end(body)
   })
-  asking.on('error', () => undefined)
-  asking.end()
+}
+
+async function askForVolumes(): Promise<void> {
+  const answer = await ask('/VolumeDriver.List', '')
+  if (answer?.ok !== true) return
+  nodeSeenAt = performance.now()
+  const list = fieldOf(answer.text, 'Volumes')
+  if (Array.isArray(list)) volumes = list.map((one: { Name: string }) => ({ ...one, Mountpoint: '', Status: {} }))
+  await sendMissed()
+}
+
+async function sendMissed(): Promise<void> {
+  for (const body of [...missed]) {
+    const answer = await ask('/VolumeDriver.Unmount', body)
+    if (answer === undefined) return
+    forget(body)
+  }
+}
+
+function forget(body: string): void {
+  const at = missed.indexOf(body)
+  if (at >= 0) missed.splice(at, 1)
 }
 
 /** What can be said without the node. */
@@ -58,28 +82,30 @@ function answerFor(path: string, body: string): Answer | undefined {
   if (path === '/VolumeDriver.Get' || path === '/VolumeDriver.List') {
     if (volumes === undefined) return undefined
     if (path === '/VolumeDriver.List') return ok({ Volumes: volumes, Err: '' })
-    const name = nameIn(body)
+    const name = fieldOf(body, 'Name')
     const known = volumes.find((volume) => volume.Name === name)
     if (known !== undefined) return ok({ Volume: known, Err: '' })
+  }
+  if (path === '/VolumeDriver.Unmount') {
+    missed.push(body)
+    return ok({ Err: '' })
   }
   if (path === '/Plugin.Activate') return ok({ Implements: ['VolumeDriver'] })
   if (path === '/VolumeDriver.Capabilities') return ok({ Capabilities: { Scope: 'global' } })
   return { status: '500 Internal Server Error', body: { Err: ABSENT } }
 }
 
-/** Of a call that is broken there is none: this process must outlive it. */
-function nameIn(body: string): unknown {
+/** Of what is no JSON there is none: this process must outlive it. */
+function fieldOf(text: string, name: string): unknown {
   try {
-    return (JSON.parse(body) as { Name?: unknown } | null)?.Name
+    return (JSON.parse(text) as Readonly<Record<string, unknown>> | null)?.[name]
   } catch {
     return undefined
   }
 }
 
-const waitFor = (path: string): number => {
-  if (path === '/VolumeDriver.Unmount') return UNMOUNT_WAIT_MS
-  return path.startsWith('/VolumeDriver.') && path !== '/VolumeDriver.Capabilities' ? WAIT_MS : 0
-}
+const waitFor = (path: string): number =>
+  path.startsWith('/VolumeDriver.') && path !== '/VolumeDriver.Capabilities' ? WAIT_MS : 0
 
 /** Resolves with a connection to the node, or undefined when none comes until then. */
 async function dial(until: number): Promise<Socket | undefined> {
@@ -160,15 +186,15 @@ server.listen(own, () => {
   renameSync(own, publicPath)
   const { ino } = statSync(publicPath)
   process.stdout.write('listens\n')
-  setInterval(askForVolumes, LIST_MS)
-  askForVolumes()
+  setInterval(() => void askForVolumes(), LIST_MS)
+  void askForVolumes()
   setInterval(() => {
     const isOurs = statSync(publicPath, { throwIfNoEntry: false })?.ino === ino
     const abandoned = performance.now() - nodeSeenAt > ABANDONED_MS
-    if (isOurs && !abandoned) return
+    if ((isOurs && !abandoned) || missed.length > 0) return
     if (isOurs) rmSync(publicPath, { force: true })
     server.close(() => process.exit(0))
     // A connection that is kept alive and idle must not keep us; one that works is given time.
-    setTimeout(() => process.exit(0), UNMOUNT_WAIT_MS).unref()
+    setTimeout(() => process.exit(0), LAST_CALL_MS).unref()
   }, LOOK_MS)
 })
