@@ -312,6 +312,11 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
     const missing = acknowledged.find((position) => !this.log.holds(position))
     if (missing !== undefined) {
       const { volume, epoch } = this.scope
+      // Only of a primary that certainly is one the word is final; one of an older epoch is not.
+      if (missing.epoch > epoch || !this.answersReads) {
+        this.#context.scheduler.soon(() => sink.pieceReturned(seq, undefined))
+        return
+      }
       const fields = { volume, epoch, acknowledgedIn: missing.epoch, acknowledgedTo: missing.lsn }
       this.#context.events.event('error', 'a flush failed: acknowledged writes are lost with their copies', fields)
       this.#failures.push({ sink, seq, payload: undefined, error: errno.EIO })
