@@ -49,7 +49,35 @@ describe('the settings', () => {
   })
 })
 
+describe('the unit', () => {
+  const unit = read('deploy/systemd/holdfast.service')
+  const config = read('deploy/systemd/node.yaml')
+
+  it('leaves the keepers alone, and is there before Docker', () => {
+    for (const line of ['KillMode=process', 'Before=docker.service', 'Wants=network-online.target', 'Restart=always']) {
+      expect(unit.split('\n')).toContain(line)
+    }
+  })
+
+  it('waits for the socket that the settings name', () => {
+    const socket = /^docker-plugin: (\S+)$/m.exec(config)?.[1]
+    expect(socket).toBeDefined()
+    expect(unit).toContain(`test -S ${socket}`)
+  })
+})
+
 describe('tools', () => {
+  it.skipIf(!has('promtool'))('each alert comes when it should, and not when it should not', () => {
+    const rules = join(ROOT, 'deploy/alerts.yml')
+    const tests = read('test/deploy/alerts.yml')
+    const names = [...readFileSync(rules, 'utf8').matchAll(/- alert: (\w+)/g)].map(([, name]) => name ?? '')
+    expect(names.length).toBeGreaterThan(6)
+    expect(names.filter((name) => !tests.includes(`alertname="${name}"`))).toEqual([])
+    const path = join(folder, 'alerts.yml')
+    writeFileSync(path, tests.replace('RULES', rules))
+    expect(execFileSync('promtool', ['test', 'rules', path], { encoding: 'utf8' })).toContain('SUCCESS')
+  })
+
   it.skipIf(!has('promtool'))('promtool takes the configuration and the rules', () => {
     const said = execFileSync('promtool', ['check', 'config', join(ROOT, 'deploy/prometheus.yml')], { encoding: 'utf8' })
     expect(said).toContain('rules found')
