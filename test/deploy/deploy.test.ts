@@ -4,11 +4,18 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'no
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { TestNode } from '../e2e/harness.ts'
+import { TestCluster } from '../e2e/harness.ts'
+import { TestPrometheus } from './test-prometheus.ts'
 
 const ROOT = new URL('../../', import.meta.url).pathname
 const read = (path: string): string => readFileSync(join(ROOT, path), 'utf8')
 const has = (program: string): boolean => ['/usr/bin', '/bin'].some((folder) => existsSync(join(folder, program)))
+const DASHBOARD = 'deploy/grafana/dashboards/holdfast.json'
+
+interface Panel {
+  readonly title: string
+  readonly targets: readonly { readonly expr: string; readonly legendFormat?: string }[]
+}
 
 let folder: string
 beforeAll(() => {
@@ -16,25 +23,47 @@ beforeAll(() => {
 })
 afterAll(() => rmSync(folder, { recursive: true, force: true }))
 
+/** Two nodes with a volume that was written to and read. */
 describe('the dashboard and the alert rules', () => {
-  let metrics: string
+  let cluster: TestCluster | undefined
   beforeAll(async () => {
-    const node = new TestNode('solo', [
-      ...['node', '--name', 'solo', '--data-dir', join(folder, 'data'), '--coordinator', 'embedded'],
-      ...['--nbd', '127.0.0.1:0', '--api', '127.0.0.1:0', '--peer', '127.0.0.1:0'],
-    ])
-    await node.start()
-    metrics = await (await fetch(`${node.api}/metrics`)).text()
-    await node.stop('SIGTERM')
-  }, 60_000)
+    cluster = await TestCluster.start({ nodes: ['a', 'b'] })
+    await cluster.cli(['volume', 'create', 'v', '--size', '64MiB', '--replicas', '2'], 'a')
+    await cluster.healthy('v')
+    const io = ['--rw=randrw', '--bs=4k', '--size=1m', '--fsync=16', `--uri=${cluster.node('a').uri('v')}`]
+    expect((await cluster.fio(io)).error).toBe(0)
+  }, 90_000)
+  afterAll(() => cluster?.close())
 
-  it.each(['deploy/grafana/dashboards/holdfast.json', 'deploy/alerts.yml'])('%s names metrics that exist', (path) => {
-    const text = read(path)
-    const names = new Set(text.match(/\b(?:holdfast|process|nodejs)_[a-z0-9_]+/g) ?? [])
+  it.each([DASHBOARD, 'deploy/alerts.yml'])('%s names metrics that exist', async (path) => {
+    const metrics = await (await fetch(`${cluster?.node('a').api}/metrics`)).text()
+    const names = new Set(read(path).match(/\b(?:holdfast|process|nodejs)_[a-z0-9_]+/g) ?? [])
     const known = new Set([...metrics.matchAll(/^# TYPE (\S+)/gm)].map(([, name]) => name))
     const missing = [...names].filter((name) => !known.has(name) && !known.has(name.replace(/_(bucket|sum|count)$/, '')))
     expect(names.size).toBeGreaterThan(6)
     expect(missing).toEqual([])
+  })
+
+  it.skipIf(!has('prometheus'))('each panel shows something, under the name that its legend has', { timeout: 60_000 }, async () => {
+    const targets = [...(cluster?.nodes.values() ?? [])].map(({ api }) => new URL(api).host)
+    const prometheus = await TestPrometheus.start(join(folder, 'prometheus'), targets, join(ROOT, 'deploy/alerts.yml'))
+    try {
+      const { panels } = JSON.parse(read(DASHBOARD)) as { readonly panels: readonly Panel[] }
+      expect(panels.length).toBeGreaterThan(10)
+      for (const { title, targets: queries } of panels) {
+        for (const { expr, legendFormat = '' } of queries) {
+          const found = await prometheus.untilAnswered(`${title}: ${expr}`, expr)
+          for (const [, label = ''] of legendFormat.matchAll(/\{\{(\w+)\}\}/g)) {
+            expect(found.map((labels) => labels[label] ?? `${title} has no label ${label}`)).not.toContainEqual(
+              expect.stringContaining('has no label'),
+            )
+          }
+        }
+      }
+      expect(await prometheus.alerts()).toEqual([])
+    } finally {
+      await prometheus.close()
+    }
   })
 })
 
@@ -92,7 +121,7 @@ describe('tools', () => {
 
   it.skipIf(!has('systemd-analyze'))('systemd takes the unit', () => {
     const unit = join(folder, 'holdfast.service')
-    writeFileSync(unit, read('deploy/systemd/holdfast.service').replace('/usr/bin/node', '/bin/true'))
+    writeFileSync(unit, read('deploy/systemd/holdfast.service').replace(/\/usr\/bin\/node|\/sbin\/modprobe/g, '/bin/true'))
     const said = execFileSync('systemd-analyze', ['verify', unit], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] })
     expect(said).toBe('')
   })
