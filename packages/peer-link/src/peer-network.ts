@@ -20,6 +20,7 @@ import type {
 import { decodeHello, encodeHello, type Hello, type PeerMessage, PROTOCOL_VERSION } from '@holdfast/wire'
 import { type RawData, WebSocket, WebSocketServer } from 'ws'
 import { FRAME_BYTES_MAX } from './frame.ts'
+import { sharedLookup } from './shared-lookup.ts'
 import { WebSocketLink } from './web-socket-link.ts'
 
 const DIAL_TIMEOUT_MS = 3_000
@@ -55,6 +56,7 @@ class WebSocketNetwork implements ListeningPeerNetwork {
   })
   readonly #server: WebSocketServer
   readonly #open = new Set<WebSocket>()
+  readonly #lookup = sharedLookup()
   #accept: Accept | undefined
 
   constructor(options: PeerNetworkOptions) {
@@ -99,6 +101,7 @@ class WebSocketNetwork implements ListeningPeerNetwork {
     const host = address.host.includes(':') ? `[${address.host}]` : address.host
     const webSocket = new WebSocket(`ws://${host}:${address.port}${PATH}`, {
       perMessageDeflate: false,
+      lookup: this.#lookup,
       handshakeTimeout: DIAL_TIMEOUT_MS,
       maxPayload: FRAME_BYTES_MAX,
       skipUTF8Validation: true,
