@@ -11,6 +11,7 @@ const PROGRAM =
 const DOCKER = existsSync('/usr/bin/docker') ? '/usr/bin/docker' : (findProgram('docker') ?? 'docker')
 
 const ENGINE = /^(\S*\/)?(dockerd|containerd|docker|containerd-shim\S*) /
+const FRONT = /\/front-main\.js /
 
 /** The cable to the other hosts. */
 export interface Wire {
@@ -196,10 +197,15 @@ export class DockerHost {
     return this.box.mounts().filter((path) => path.startsWith(this.dataFolder))
   }
 
-  /** Processes here that are neither the node nor the engine's: containers, and what the node has started. */
+  /**
+   * Processes here that are neither the node nor the engine's: containers, and what the node has started. One
+   * keeper of the plugin's socket, which outlives nodes, is part of the node; a second one is listed.
+   */
   helpers(): BoxProcess[] {
     const node = this.node.running ? this.node.pid : undefined
-    return this.box.processes().filter(({ pid, line }) => pid !== node && !ENGINE.test(`${line} `))
+    const others = this.box.processes().filter(({ pid, line }) => pid !== node && !ENGINE.test(`${line} `))
+    const front = others.find(({ line }) => FRONT.test(line))
+    return others.filter((one) => one !== front)
   }
 
   /** Throws with what e2fsck says unless the filesystem of a volume that is not in use is clean. */
