@@ -126,6 +126,8 @@ export class RelayTarget implements VolumeTarget {
   }
 
   replies(message: RepliesMessage): void {
+    // Of an earlier reign of the same node, on its way while we asked again: its positions are not of this history.
+    if (message.epoch !== 0 && message.epoch !== this.#scope.epoch) return
     if (message.committedLsn > this.#committedLsn) this.#committedLsn = message.committedLsn
     const pieces = this.#pending.get(message.session)
     if (pieces === undefined) return
@@ -314,7 +316,7 @@ export class RelayedSession implements PieceSink {
       this.#seqs = []
       this.#errors = []
       const committedLsn = this.#target?.position()?.lsn ?? lsn(0)
-      this.#link.send({ type: 'replies', session: this.session, committedLsn, seqs, errors })
+      this.#link.send({ type: 'replies', session: this.session, epoch: this.epoch, committedLsn, seqs, errors })
     })
   }
 }

@@ -113,13 +113,17 @@ export class Invariants {
     return Math.max(0, ...logs.map((log) => log?.committedLsn ?? 0))
   }
 
-  /** I3, by positions: a flush succeeded that was asked for when the volume was committed up to `committedLsn`. */
+  /**
+   * I3, by positions: a flush succeeded that was asked for when the volume was committed up to `committedLsn`. Where
+   * a bit has flipped, a header may be gone that was durable when the flush was done: not the flush has failed then.
+   */
   flushed(volume: string, committedLsn: number): void {
     const record = this.#cluster.record(volume)
     if (record === undefined) return
     for (const member of record.inSync) {
-      const log = this.#cluster.nodes.find(({ name }) => name === member)?.engine?.replicas.get(record.id)?.log
-      if (log === undefined || log.state !== 'ok' || log.suspect) continue
+      const node = this.#cluster.nodes.find(({ name }) => name === member)
+      const log = node?.engine?.replicas.get(record.id)?.log
+      if (log === undefined || log.state !== 'ok' || log.suspect || node?.platter.flipped === true) continue
       this.looks.flushes++
       if (log.durableLsn < committedLsn) {
         const what = `a flush of ${volume} at ${committedLsn} succeeded`

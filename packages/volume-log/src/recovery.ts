@@ -273,6 +273,8 @@ export class Recovery {
     const core = this.#core
     core.state = 'damaged'
     core.damagedBelowLsn = lsn(below)
+    // Healed up to there it is readable, but it may have reached further than what is proven (I5).
+    core.suspect = true
     if (core.appendedLsn < below && this.#bad.every((range) => range.kind !== 'checkpoint')) {
       const blockCount = below - core.appendedLsn
       this.#bad.push({ kind: 'header', lsn: core.appendedLsn, blockCount, logicalBlock: -1 })

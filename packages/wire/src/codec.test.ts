@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs'
 import { epoch, incarnation, lsn, nodeId, sessionId, volumeId } from '@holdfast/base'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
@@ -61,6 +62,7 @@ const message: fc.Arbitrary<PeerMessage> = fc.oneof(
       fc.record({
         type: fc.constant('replies' as const),
         session,
+        epoch: scope.epoch,
         committedLsn: position,
         seqs: fc.constant(pairs.map(([seq]) => seq)),
         errors: fc.constant(pairs.map(([, error]) => error)),
@@ -118,6 +120,19 @@ describe('peer messages', () => {
     }
     const hex = [...encodeMessage(sent).header].map((byte) => byte.toString(16).padStart(2, '0')).join('')
     expect(hex).toBe('080e12103030313132323333616162626363646418033' + '0c80138ac02')
+  })
+})
+
+/** What nodes of the first version send, byte for byte. */
+const VERSION_1 = JSON.parse(readFileSync(new URL('../../../test/golden/wire-v1.json', import.meta.url), 'utf8')) as {
+  readonly messages: readonly { readonly message: Record<string, unknown>; readonly header: string }[]
+}
+
+describe('messages of version 1', () => {
+  it.each(VERSION_1.messages)('are understood: $message.type $header', ({ message: { payload, ...fields }, header }) => {
+    const parts = ((payload ?? []) as string[]).map((hex) => Uint8Array.from(Buffer.from(hex, 'hex')))
+    const decoded = decodeMessage(Uint8Array.from(Buffer.from(header, 'hex')), parts)
+    expect(decoded).toMatchObject(payload === undefined ? fields : { ...fields, payload: parts })
   })
 })
 

@@ -213,8 +213,8 @@ function fieldsOf(message: PeerMessage): Partial<Fields> {
         ...(message.acknowledged === undefined ? {} : positionsOf(message.acknowledged)),
       }
     case 'replies': {
-      const { session, committedLsn, seqs, errors } = message
-      return { session, committedLsn, numbers: [...seqs], moreNumbers: [...errors] }
+      const { session, epoch: reign, committedLsn, seqs, errors } = message
+      return { session, epoch: reign, committedLsn, numbers: [...seqs], moreNumbers: [...errors] }
     }
     case 'read-reply':
       // Errors are small; -1 is "ask again". Shifted so that none of them is negative.
@@ -393,7 +393,7 @@ function messageOf(fields: Fields, payload: readonly Uint8Array[]): PeerMessage 
       }
     case 'replies':
       if (numbers.length !== moreNumbers.length) throw new WireError('replies of unequal length')
-      return { type, session, committedLsn, seqs: numbers, errors: moreNumbers }
+      return { type, session, epoch: reign, committedLsn, seqs: numbers, errors: moreNumbers }
     case 'read-reply':
       return { type, session, seq, error: fields.length - 1, payload }
     case 'session-close':

@@ -195,6 +195,8 @@ export interface RequestMessage {
 export interface RepliesMessage {
   readonly type: 'replies'
   readonly session: SessionId
+  /** Of the primary that answers; 0 from a node that does not say. */
+  readonly epoch: Epoch
   /** Everything answered with success lies below it; 0 from a node that does not say. */
   readonly committedLsn: Lsn
   readonly seqs: readonly number[]
