@@ -4,6 +4,7 @@
  * Invariants:
  * - I4: nothing of another epoch than `scope.epoch` is taken, and nothing at all after `close`.
  * - An acknowledgement says only what is written (or durable) here.
+ * - Only what follows the answer to this very subscription counts: what an earlier one had sent may be on its way still.
  * - Messages are worked off one at a time, in order.
  */
 import { type Lsn, lsn, lsnMin } from '@holdfast/base'
@@ -38,6 +39,7 @@ export class Follower {
   readonly #log: ReplicaLog
   readonly #owner: FollowerOwner
   readonly #segmentBlocks: number
+  readonly #subscription: number
   readonly #queue: PeerMessage[] = []
   readonly #checkpoint: Uint8Array[] = []
   #phase: Phase = { kind: 'subscribing' }
@@ -63,10 +65,11 @@ export class Follower {
     this.scope = scope
     this.link = link
     this.#owner = owner
+    this.#subscription = context.peers.nextSubscription()
     const { appendedLsn, committedLsn, durableLsn, epochTable, lastHeaderCrc } = log
     const segments = log.fullSegmentsBelow(appendedLsn)
     const positions = { appendedLsn, committedLsn, durableLsn }
-    link.send({ type: 'subscribe', ...scope, ...positions, epochTable, segments, lastHeaderCrc })
+    link.send({ type: 'subscribe', ...scope, seq: this.#subscription, ...positions, epochTable, segments, lastHeaderCrc })
   }
 
   get phase(): Phase['kind'] {
@@ -111,6 +114,7 @@ export class Follower {
   }
 
   #take(message: PeerMessage): void {
+    if (this.#phase.kind === 'subscribing' && !this.#answersUs(message)) return
     switch (message.type) {
       case 'accepted':
         this.#truncate(message.forkLsn)
@@ -137,6 +141,11 @@ export class Follower {
       default:
         break
     }
+  }
+
+  #answersUs(message: PeerMessage): boolean {
+    if (message.type !== 'accepted' && message.type !== 'rebuild') return false
+    return message.seq === this.#subscription || message.seq === 0
   }
 
   #truncate(forkLsn: Lsn): void {

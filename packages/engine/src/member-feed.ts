@@ -73,7 +73,7 @@ export class MemberFeed {
   start(subscribe: SubscribeMessage): void {
     const { scope, log } = this.#owner
     if (this.#nextLsn >= log.streamableFrom()) {
-      this.link.send({ type: 'accepted', ...scope, forkLsn: this.#nextLsn })
+      this.link.send({ type: 'accepted', ...scope, seq: subscribe.seq, forkLsn: this.#nextLsn })
       this.pump()
       return
     }
@@ -200,6 +200,7 @@ export class MemberFeed {
       const message: RebuildMessage = {
         type: 'rebuild',
         ...scope,
+        seq: subscribe.seq,
         checkpointLsn: info.lsn,
         segments,
         needed: info.segments,

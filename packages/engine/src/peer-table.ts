@@ -42,6 +42,7 @@ export class PeerTable {
   readonly #events: PeerTableEvents
   readonly #dials = new Map<string, Dial>()
   #closed = false
+  #subscriptions = 0
 
   constructor(
     self: NodeId,
@@ -78,6 +79,11 @@ export class PeerTable {
       this.#dial(dial, node, channel)
     }
     return undefined
+  }
+
+  /** A number that no other subscription of this process has. */
+  nextSubscription(): number {
+    return ++this.#subscriptions
   }
 
   close(): void {

@@ -187,9 +187,9 @@ function fieldsOf(message: PeerMessage): Partial<Fields> {
     case 'refused':
       return message
     case 'rebuild': {
-      const { volume, epoch: reign, checkpointLsn, totalBytes: length } = message
+      const { volume, epoch: reign, seq, checkpointLsn, totalBytes: length } = message
       const numbers = [...message.segments]
-      return { volume, epoch: reign, checkpointLsn, length, numbers, moreNumbers: [...message.needed] }
+      return { volume, epoch: reign, seq, checkpointLsn, length, numbers, moreNumbers: [...message.needed] }
     }
     case 'segment-data': {
       const { volume, epoch: reign, segment: seq, offsetBytes: offset } = message
@@ -348,16 +348,16 @@ function messageOf(fields: Fields, payload: readonly Uint8Array[]): PeerMessage 
       const epochTable = zip(fields.epochs, numbers, (e, l) => ({ epoch: epoch(e), firstLsn: lsn(l) }))
       const positions = { appendedLsn, committedLsn, durableLsn }
       const lastHeaderCrc = fields.version
-      return { type, ...scope, ...positions, epochTable, segments: moreNumbers, lastHeaderCrc }
+      return { type, ...scope, seq, ...positions, epochTable, segments: moreNumbers, lastHeaderCrc }
     }
     case 'accepted':
-      return { type, ...scope, forkLsn: lsn(fields.forkLsn) }
+      return { type, ...scope, seq, forkLsn: lsn(fields.forkLsn) }
     case 'refused':
       return { type, ...scope, reason: oneOf(REASONS, fields.reason) }
     case 'rebuild': {
       const checkpointLsn = lsn(fields.checkpointLsn)
       const totalBytes = fields.length
-      return { type, ...scope, checkpointLsn, segments: numbers, needed: moreNumbers, totalBytes }
+      return { type, ...scope, seq, checkpointLsn, segments: numbers, needed: moreNumbers, totalBytes }
     }
     case 'segment-data':
       return { type, ...scope, segment: seq, offsetBytes: fields.offset, payload }

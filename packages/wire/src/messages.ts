@@ -66,6 +66,8 @@ export interface SubscribeMessage {
   readonly type: 'subscribe'
   readonly volume: VolumeId
   readonly epoch: Epoch
+  /** Unlike that of any other subscription on this link; the answer carries it. */
+  readonly seq: number
   readonly appendedLsn: Lsn
   readonly committedLsn: Lsn
   readonly durableLsn: Lsn
@@ -80,6 +82,8 @@ export interface AcceptedMessage {
   readonly type: 'accepted'
   readonly volume: VolumeId
   readonly epoch: Epoch
+  /** Of the subscription; 0 from a node that does not say. */
+  readonly seq: number
   readonly forkLsn: Lsn
 }
 export interface RefusedMessage {
@@ -93,6 +97,8 @@ export interface RebuildMessage {
   readonly type: 'rebuild'
   readonly volume: VolumeId
   readonly epoch: Epoch
+  /** Of the subscription; 0 from a node that does not say. */
+  readonly seq: number
   readonly checkpointLsn: Lsn
   /** Segments that follow; those the subscriber holds and that lie below the fork are left out. */
   readonly segments: readonly number[]
