@@ -16,6 +16,7 @@ function run(title, command, args) {
 
 const prepared =
   run('set-up', process.execPath, [join(root, 'scripts', 'setup.mjs'), '--test']) &&
+  run('types of the tests', bin('tsc'), ['-p', 'tsconfig.tests.json']) &&
   run('dependency direction', bin('depcruise'), ['--config', '.dependency-cruiser.cjs', 'packages'])
 if (!prepared) process.exit(1)
 
