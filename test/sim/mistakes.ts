@@ -111,6 +111,17 @@ export const MISTAKES: readonly Mistake[] = [
     seedsMax: 400,
   },
   {
+    name: 'flushes without asking whether it holds what earlier primaries had answered',
+    changes: [
+      {
+        file: 'packages/engine/src/local-primary.ts',
+        find: 'const missing = acknowledged.find((position) => !this.log.holds(position))',
+        replace: 'const missing = acknowledged.find(() => false)',
+      },
+    ],
+    seedsMax: 400,
+  },
+  {
     name: 'trusts a grant longer than it was given',
     changes: [
       {

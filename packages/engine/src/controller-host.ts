@@ -4,24 +4,20 @@
 import { keys, type VolumeId } from '@holdfast/base'
 import { Controller, type ControllerAction, controllerDefaults } from '@holdfast/controller'
 import type { NodeContext } from './context.ts'
-import type { Replica } from './replica.ts'
 
 const STEP_MS = 1_000
 
 export class ControllerHost {
   readonly #context: NodeContext
-  readonly #replicas: ReadonlyMap<VolumeId, Replica>
   #controller: Controller | undefined
   #standing = false
   #lastStepAt = Number.NEGATIVE_INFINITY
 
-  constructor(context: NodeContext, replicas: ReadonlyMap<VolumeId, Replica>) {
+  constructor(context: NodeContext) {
     this.#context = context
-    this.#replicas = replicas
   }
 
   viewChanged(): void {
-    this.#carryOutRetirements()
     const { view, lease } = this.#context
     if (view.controller === undefined && view.synced && lease.held) this.#stand()
     if (!this.#isController()) this.#controller = undefined
@@ -111,13 +107,5 @@ export class ControllerHost {
     events.event('info', `controller: ${why}`, { volume: record.name })
     const put = { op: 'put', key, value: JSON.stringify({ ...record, ...wish }) } as const
     coordinator.transact({ compares: [{ key, modRevision }], operations: [put] }, () => {})
-  }
-
-  /** The primary's part of a retirement. */
-  #carryOutRetirements(): void {
-    for (const [id, replica] of this.#replicas) {
-      const retiring = this.#context.view.byId.get(id)?.record.retiring
-      if (retiring !== undefined) replica.primary?.machine.retire(retiring)
-    }
   }
 }

@@ -109,7 +109,7 @@ class NodeEngine implements Engine {
     this.exports = new Exports(this.#context, (id) => this.replicas.get(id)?.primary)
     this.attachments = new Attachments(this.#context)
     this.admin = new Admin(this.#context, this.replicas)
-    this.#controller = new ControllerHost(this.#context, this.replicas)
+    this.#controller = new ControllerHost(this.#context)
     view.onChange(() => this.#viewChanged())
   }
 

@@ -516,7 +516,8 @@ export class Replica {
     const { self } = this.#context
     const reign = epoch(versioned.record.epoch + 1)
     this.#standingFor = reign
-    const { successor: _, releasedEpoch: __, attachment: held, ...rest } = versioned.record
+    // Wishes of the old reign were made for its members; who still wants something asks again.
+    const { successor: _, retiring: ___, releasedEpoch: __, attachment: held, ...rest } = versioned.record
     // A new reign knows its host from the beginning, and begins with everything of the old one committed.
     const attachment = held === undefined ? undefined : { ...held, confirmed: true }
     const record: VolumeRecord = { ...rest, epoch: reign, primary: self.node, inSync, attachment }

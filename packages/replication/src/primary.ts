@@ -97,7 +97,6 @@ export class Primary {
   /** Nothing beyond was promised to be durable by the primaries before: each promise included our copy. */
   readonly #inheritedDurable: Lsn
   #change: Change | undefined
-  #retire: NodeId | undefined
 
   constructor(
     start: {
@@ -236,11 +235,6 @@ export class Primary {
     this.#advanceDurable()
   }
 
-  /** The operator or controller wants a member out of the set. */
-  retire(node: NodeId): void {
-    if (node !== this.self) this.#retire = node
-  }
-
   tick(now: Instant): void {
     for (const member of this.#members.values()) {
       const owes = member.required && member.mode !== 'away' && member.appendedLsn < this.#localAppended
@@ -277,10 +271,8 @@ export class Primary {
     }
     if (drop.length === 0) return
     // A retired member leaves the replicas too, or it would be added again at once.
-    const retired = drop.includes(this.#retire ?? this.self) ? this.#retire : undefined
-    this.#retire = undefined
-    const { retiring: _, ...known } = this.#record
-    const replicas = known.replicas.filter((node) => node !== retired)
+    const { retiring, ...known } = this.#record
+    const replicas = known.replicas.filter((node) => node !== retiring || !drop.includes(node))
     const record = { ...known, replicas }
     const inSync = record.inSync.filter((node) => !drop.includes(node))
     this.#change = { kind: 'drop', nodes: drop, since: now }
@@ -289,7 +281,7 @@ export class Primary {
 
   #reasonToDrop(member: Member, waiting: boolean, now: Instant): string | undefined {
     const { reconnectGraceMs, memberTimeoutMs, acknowledgeTimeoutMs } = this.#settings
-    if (member.node === this.#retire) return 'retired'
+    if (member.node === this.#record.retiring) return 'retired'
     if (member.mode === 'away') {
       const grace = waiting ? reconnectGraceMs : memberTimeoutMs
       return now - member.goneSince > grace ? 'it is not connected' : undefined
@@ -302,7 +294,7 @@ export class Primary {
   }
 
   #considerAdding(member: Member, now: Instant): void {
-    if (this.#change !== undefined || member.node === this.#retire) return
+    if (this.#change !== undefined) return
     // Or one that was dropped for its silence, and owes nothing, would be added again at once.
     if (now - member.heardAt > this.#settings.memberTimeoutMs) return
     if (member.appendedLsn < this.#committed || member.appendedLsn < member.proofLsn) return
