@@ -458,7 +458,10 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
     this.machine.recordChanged(record, modRevision, this.#context.clock.now())
     if (this.#guard.confirming) this.#guard.advance()
     for (const [node, feed] of this.#feeds) {
-      if (!record.replicas.includes(node)) this.#endFeed(feed)
+      if (record.replicas.includes(node)) continue
+      // It may hear of this only when it is in again: then it must ask anew.
+      feed.link.send({ type: 'refused', ...this.scope, reason: 'not-a-replica' })
+      this.#endFeed(feed)
     }
     this.#renewPermission()
   }

@@ -517,7 +517,7 @@ export class Replica {
     const reign = epoch(versioned.record.epoch + 1)
     this.#standingFor = reign
     // Wishes of the old reign were made for its members; who still wants something asks again.
-    const { successor: _, retiring: ___, releasedEpoch: __, attachment: held, ...rest } = versioned.record
+    const { successor: _, retiring: __, releasedEpoch: ___, attachment: held, ...rest } = versioned.record
     // A new reign knows its host from the beginning, and begins with everything of the old one committed.
     const attachment = held === undefined ? undefined : { ...held, confirmed: true }
     const record: VolumeRecord = { ...rest, epoch: reign, primary: self.node, inSync, attachment }
@@ -616,13 +616,13 @@ export class Replica {
 
   #changeRecord(primary: LocalPrimary, record: VolumeRecord, expected: number): void {
     if (this.primary !== primary) return
-    const { coordinator, scheduler, view, clock } = this.#context
+    const { coordinator, scheduler, view } = this.#context
     const again = (): void => {
       scheduler.after(UNCERTAIN_RETRY_MS, () => this.#changeRecord(primary, record, expected))
     }
     const adopt = (changed: VolumeRecord, revision: number): void => {
       view.learnVolume(this.key, changed, revision)
-      primary.machine.recordChanged(changed, revision, clock.now())
+      primary.recordChanged(changed, revision)
       primary.tick()
     }
     const compares = [{ key: this.key, modRevision: expected }]

@@ -190,6 +190,24 @@ describe('[I7] membership', () => {
     expect(changes.map((record) => record.inSync)).toEqual([[a, b]])
   })
 
+  it('drops a member that the record wants gone, and adds it when it gets a copy again', () => {
+    const primary = start()
+    follow(primary, b)
+    follow(primary, c)
+    const wish = { ...base, retiring: c }
+    primary.recordChanged(wish, 11, instant(1))
+    primary.tick(instant(2))
+    const left = { ...base, inSync: [a, b], replicas: [a, b] }
+    expect(changes).toEqual([left])
+    // The view still shows the wish while its end is on the way.
+    primary.recordChanged(wish, 11, instant(3))
+    primary.recordChanged(left, 12, instant(4))
+    primary.recordChanged({ ...left, replicas: [a, b, c] }, 13, instant(5))
+    follow(primary, c, 6)
+    primary.acknowledged(c, lsn(0), lsn(0), instant(7))
+    expect(changes.at(-1)?.inSync).toEqual([a, b, c])
+  })
+
   it('requires a newcomer before it is added', () => {
     const primary = start({ ...base, inSync: [a, b] })
     follow(primary, b)
