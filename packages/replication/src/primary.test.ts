@@ -191,13 +191,14 @@ describe('[I7] membership', () => {
   })
 
   it('drops a member that the record wants gone, and adds it when it gets a copy again', () => {
-    const primary = start()
+    const two = { ...base, replicaCount: 2 }
+    const primary = start(two)
     follow(primary, b)
     follow(primary, c)
-    const wish = { ...base, retiring: c }
+    const wish = { ...two, retiring: c }
     primary.recordChanged(wish, 11, instant(1))
     primary.tick(instant(2))
-    const left = { ...base, inSync: [a, b], replicas: [a, b] }
+    const left = { ...two, inSync: [a, b], replicas: [a, b] }
     expect(changes).toEqual([left])
     // The view still shows the wish while its end is on the way.
     primary.recordChanged(wish, 11, instant(3))

@@ -269,9 +269,13 @@ export class Primary {
       this.#effects.event('warn', `dropping a member: ${reason}`, member.node)
       drop.push(member.node)
     }
+    const { retiring, ...known } = this.#record
+    if (drop.length === 0 && retiring !== undefined && this.#mayRetire(retiring)) {
+      this.#effects.event('warn', 'dropping a member: retired', retiring)
+      drop.push(retiring)
+    }
     if (drop.length === 0) return
     // A retired member leaves the replicas too, or it would be added again at once.
-    const { retiring, ...known } = this.#record
     const replicas = known.replicas.filter((node) => node !== retiring || !drop.includes(node))
     const record = { ...known, replicas }
     const inSync = record.inSync.filter((node) => !drop.includes(node))
@@ -279,9 +283,14 @@ export class Primary {
     this.#effects.changeRecord({ ...record, inSync }, this.#modRevision)
   }
 
+  /** Enough copies stay: another may have left since the wish was written down. */
+  #mayRetire(node: NodeId): boolean {
+    const { inSync, replicaCount } = this.#record
+    return this.#members.get(node)?.required === true && inSync.length > replicaCount
+  }
+
   #reasonToDrop(member: Member, waiting: boolean, now: Instant): string | undefined {
     const { reconnectGraceMs, memberTimeoutMs, acknowledgeTimeoutMs } = this.#settings
-    if (member.node === this.#record.retiring) return 'retired'
     if (member.mode === 'away') {
       const grace = waiting ? reconnectGraceMs : memberTimeoutMs
       return now - member.goneSince > grace ? 'it is not connected' : undefined
