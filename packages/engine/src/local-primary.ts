@@ -425,6 +425,10 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
   feedLagging(node: NodeId): void {
     this.machine.lagging(node)
   }
+  repair(position: Lsn, blockCount: number, done: (ok: boolean) => void): void {
+    this.#repairs.repair(position, blockCount, done)
+  }
+
   feedFailed(node: NodeId, reason: string): void {
     this.#context.events.event('warn', `a member can't be fed: ${reason}`, { ...this.scope, node })
     const feed = this.#feeds.get(node)

@@ -12,6 +12,8 @@ import type { InFlight } from './in-flight.ts'
 import type { Link } from './peer-table.ts'
 
 const READ_BYTES_MAX = 1024 * 1024
+/** One feed has no more of our own damage mended than this: a disk that is worse is to be replaced. */
+const REPAIRS_MAX = 1024
 /** Unsent bytes in a live member's link above which it is fed from the log again. */
 const LIVE_BACKLOG_BYTES_MAX = 64 * 1024 * 1024
 
@@ -22,6 +24,8 @@ export interface FeedOwner {
   readonly windowBytes: number
   readonly segmentBlocks: number
   committedLsn(): Lsn
+  /** Has damaged blocks of the log put right by another member. */
+  repair(position: Lsn, blockCount: number, done: (ok: boolean) => void): void
   feedLive(node: NodeId): void
   feedLagging(node: NodeId): void
   feedFailed(node: NodeId, reason: string): void
@@ -46,6 +50,9 @@ export class MemberFeed {
   #reading = false
   #ended = false
   #rebuild: RebuildState | undefined
+  /** Blocks of our own log that had to be put right to feed this member, and the last of them. */
+  #repairs = 0
+  #repairedLsn: Lsn | undefined
 
   constructor(owner: FeedOwner, link: Link, forkLsn: Lsn) {
     this.#owner = owner
@@ -150,6 +157,10 @@ export class MemberFeed {
     log.readLog(this.#nextLsn, wanted, (error, payload, endLsn) => {
       this.#reading = false
       if (this.#ended) return
+      if (error?.kind === 'damaged' && error.lsn !== this.#repairedLsn && this.#repairs < REPAIRS_MAX) {
+        this.#repairAndGoOn(error.lsn, error.blockCount)
+        return
+      }
       if (error !== undefined || endLsn <= this.#nextLsn) {
         this.#owner.feedFailed(this.node, 'our own log can not be read there')
         return
@@ -159,6 +170,19 @@ export class MemberFeed {
       this.link.send({ type: 'append', ...scope, lsn: this.#nextLsn, committedLsn, payload: [payload] })
       this.#nextLsn = endLsn
       this.pump()
+    })
+  }
+
+  /** Bits have flipped in our own log; another member may have them right. */
+  #repairAndGoOn(position: Lsn, blockCount: number): void {
+    this.#repairs += blockCount
+    this.#repairedLsn = position
+    this.#reading = true
+    this.#owner.repair(position, blockCount, (ok) => {
+      this.#reading = false
+      if (this.#ended) return
+      if (ok) this.pump()
+      else this.#owner.feedFailed(this.node, 'our own log is damaged there, and no other copy is whole')
     })
   }
 

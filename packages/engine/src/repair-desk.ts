@@ -67,6 +67,15 @@ export class RepairDesk {
     )
   }
 
+  /** Puts blocks of the log right again, from whichever in-sync member has them whole. */
+  repair(position: Lsn, blockCount: number, done: (ok: boolean) => void): void {
+    const { volume } = this.#scope
+    this.#context.statistics.damagedBlocks += blockCount
+    const fields = { volume, lsn: position, blocks: blockCount }
+    this.#context.events.event('error', 'damage found, asking a member for the block', fields)
+    this.#repair(position, blockCount, done)
+  }
+
   answered(link: Link, message: BlockDataMessage): void {
     const fetch = this.#fetches.get(message.seq)
     if (fetch === undefined || fetch.link !== link) return
@@ -105,13 +114,7 @@ export class RepairDesk {
         done(false)
         return
       }
-      this.#context.statistics.damagedBlocks += error.blockCount
-      this.#context.events.event('error', 'damage found, asking a member for the block', {
-        ...fields,
-        lsn: error.lsn,
-        blocks: error.blockCount,
-      })
-      this.#repair(error.lsn, error.blockCount, (ok) => {
+      this.repair(error.lsn, error.blockCount, (ok) => {
         if (ok) this.#readHealing(attempt, repairsLeft - 1, done)
         else done(false)
       })

@@ -178,7 +178,7 @@ function calm(stage: Stage, plan: RunPlan): number {
 function beyondRepair({ cluster, damaged }: Stage, volume: string): boolean {
   if (damaged === undefined) return false
   const alone = cluster.record(volume)?.inSync.every((node) => node === damaged.name) === true
-  return alone || cluster.isDamaged(volume) || cluster.primaryOf(volume) === damaged
+  return alone || cluster.isDamaged(volume)
 }
 
 /** Whole for a moment may be whole because nobody has noticed yet: after a lease's time it must be so still, or again. */

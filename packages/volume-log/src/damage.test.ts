@@ -43,6 +43,9 @@ describe('damage', () => {
     expect(target[7]).toBe(3)
     h.disk.flipBit(segmentFile(h, 0), 5 * BLOCK, 0)
     expect(readAt(5)).toMatchObject({ kind: 'damaged', lsn: 5 })
+    expect(readAt(6), 'a header').toBeUndefined()
+    h.disk.flipBit(segmentFile(h, 0), 6 * BLOCK + 40, 0)
+    expect(readAt(6)).toMatchObject({ kind: 'damaged', lsn: 6 })
     expect(readAt(500)).toMatchObject({ kind: 'io' })
   })
 

@@ -2,7 +2,7 @@
 import { BLOCK_BYTES, lsn } from '@holdfast/base'
 import type { DiskError } from '@holdfast/base'
 import type { AppendWriter } from './append-writer.ts'
-import { PAYLOAD_BLOCKS_MAX } from './header-codec.ts'
+import { HeaderView, PAYLOAD_BLOCKS_MAX } from './header-codec.ts'
 import type { CrcTables } from './crc-tables.ts'
 import type { LogCore } from './log-core.ts'
 import type { Segment } from './segment-set.ts'
@@ -111,7 +111,7 @@ export class Reader {
     })
   }
 
-  /** Payload blocks at a log position, verified. */
+  /** Blocks at a log position, verified: payload by its checksum; by position (`logicalBlock` -1) headers too. */
   readAt(
     position: number,
     blockCount: number,
@@ -259,9 +259,18 @@ export class Reader {
     const found = this.#found
     this.#core.checksum.crc32cBlocks(run.target, run.targetOffset, run.blockCount, found, 0)
     for (let i = 0; i < run.blockCount; i++) {
-      if (found[i] !== crcs[run.index + i]) return i
+      if (found[i] !== crcs[run.index + i] && !this.#isHeader(run, i)) return i
     }
     return -1
+  }
+
+  #isHeader({ segment, index, logicalBlock, target, targetOffset }: Run, i: number): boolean {
+    if (logicalBlock >= 0) return false
+    const { geometry, checksum } = this.#core
+    const header = new HeaderView(checksum)
+    const position = segment.number * geometry.segmentBlocks + index + i
+    const whole = header.decode(target, targetOffset + i * BLOCK_BYTES)
+    return whole && header.lsn === position && header.seed === geometry.seed
   }
 
   #badCount(run: Run, crcs: Uint32Array, first: number): number {
