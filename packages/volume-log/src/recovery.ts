@@ -60,7 +60,10 @@ export class Recovery {
   #cutAt: number | undefined
   /** Stale headers behind the end, to be wiped when the tail is cut. */
   #stale: number[] = []
-  /** There was more behind the first batch that does not check than a stop of the process alone tears. */
+  /**
+   * Where the log ends now there stands more that was begun: torn by the stop, or damaged after it was acknowledged.
+   * Nobody can tell from here, so this copy does not pass for complete while a silent one may hold it.
+   */
   #wholeBehind = false
 
   constructor(core: LogCore, done: RecoveryDone) {
@@ -258,13 +261,13 @@ export class Recovery {
         core.cutPending(core.pending.tailLsn())
         batches++
       }
-      this.#wholeBehind ||= batches > 1
+      this.#wholeBehind ||= batches > 0
       this.#bad = this.#bad.filter((range) => range.lsn < core.appendedLsn || range.kind !== 'payload')
     }
     core.commitTo(Math.max(this.#committedSeen, core.committedLsn))
     if (core.appendedLsn < this.#provenLsn) return this.#damaged(this.#provenLsn)
     if (this.#stale.length > 0) this.#cutAt = core.appendedLsn
-    // Whole batches go with the tail: this copy may have acknowledged them, and must not pass for complete (I5, I9).
+    // This copy may have acknowledged what goes with the tail, and must not pass for complete (I5, I9).
     core.suspect ||= this.#wholeBehind
     this.#wipe()
   }
