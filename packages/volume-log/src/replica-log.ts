@@ -140,7 +140,9 @@ export class ReplicaLog {
       core.meta.value.durableLsn = Math.min(core.meta.value.durableLsn, core.durableLsn)
     }
     core.meta.save((error) => {
-      if (error !== undefined) core.suspect = true
+      if (error === undefined) return
+      core.suspect = true
+      core.meta.value.suspect = true
     })
   }
 

@@ -17,6 +17,8 @@ export class Room {
   readonly #tables: CrcTables
   readonly #preparing = new Set<number>()
   #listeners: (() => void)[] = []
+  /** Segments that wait until the mark of a clean stop is gone from the disk. */
+  #unmarking: ((error: DiskError | undefined) => void)[] = []
   /** The last attempt failed and the time to try again has not come. */
   #full = false
   #reserveFull = false
@@ -72,10 +74,19 @@ export class Room {
   /** The first append since a clean stop: the log says so before it changes. */
   #markUnclean(done: (error: DiskError | undefined) => void): void {
     const { meta, options } = this.#core
+    if (this.#unmarking.length > 0) {
+      this.#unmarking.push(done)
+      return
+    }
     if (!meta.value.clean) return done(undefined)
     meta.value.clean = false
     meta.value.bootId = options.bootId
-    meta.save(done)
+    this.#unmarking.push(done)
+    meta.save((error) => {
+      // On the disk it may stand still: the next attempt has to save again.
+      if (error !== undefined) meta.value.clean = true
+      for (const waiting of this.#unmarking.splice(0)) waiting(error)
+    })
   }
 
   #prepare(number: number, useReserve: boolean): void {

@@ -156,7 +156,11 @@ export class Truncation {
     meta.cutTo = target
     meta.durableLsn = Math.min(meta.durableLsn, target)
     core.meta.save((error) => {
-      if (error !== undefined) return done(error)
+      if (error !== undefined) {
+        // Nobody knows whether the cut stands on the disk: opening anew shows it, and finishes it if it does.
+        core.fail(error)
+        return done(error)
+      }
       this.#wipe(target, (wipeError) => {
         if (wipeError !== undefined) {
           core.fail(wipeError)

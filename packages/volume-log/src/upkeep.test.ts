@@ -92,6 +92,19 @@ describe('checkpoint and recovery', () => {
     expect(h.log.suspect).toBe(true)
   })
 
+  it('is suspect also when the mark of the clean stop could not be taken away at the first attempt', () => {
+    const h = new Harness().open()
+    h.write([1, 1])
+    h.commit()
+    h.reopen()
+    h.disk.failNext = 'save'
+    h.write([5, 5])
+    expect(h.disk.failNext).toBeUndefined()
+    h.crash(0)
+    h.open()
+    expect(h.log.suspect).toBe(true)
+  })
+
   it('stays suspect over a second crash until it is cleared', () => {
     const h = new Harness().open()
     h.write([1, 1])

@@ -52,7 +52,7 @@ export class MemoryDisk implements Disk {
   #life = 0
   openFiles = 0
   /** The next operation of that kind fails with an I/O error. */
-  failNext: 'write' | 'datasync' | 'read' | undefined
+  failNext: 'write' | 'datasync' | 'read' | 'save' | undefined
 
   constructor(options: MemoryDiskOptions) {
     this.#scheduler = options.scheduler
@@ -96,6 +96,8 @@ export class MemoryDisk implements Disk {
   }
 
   writeAtomic(path: string, chunks: readonly Uint8Array[], done: DiskDone): void {
+    const failure = this.#fails('save')
+    if (failure !== undefined) return this.#later(() => done(failure))
     const total = chunks.reduce((sum, chunk) => sum + chunk.length, 0)
     const inode = new Inode(total)
     let at = 0
@@ -192,7 +194,7 @@ export class MemoryDisk implements Disk {
     })
   }
 
-  #fails(kind: 'write' | 'datasync' | 'read'): DiskError | undefined {
+  #fails(kind: 'write' | 'datasync' | 'read' | 'save'): DiskError | undefined {
     if (this.failNext !== kind) return undefined
     this.failNext = undefined
     return { kind: 'io', message: `${kind} failed` }
