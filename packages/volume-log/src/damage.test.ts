@@ -74,6 +74,39 @@ describe('damage', () => {
     expect(h.log.appendedLsn).toBe(24)
   })
 
+  it.each([0, 17, 40, 64, 4000])('of the last header, at byte %d, leaves no complete copy', (at) => {
+    const h = flushed()
+    h.crash(100)
+    h.disk.flipBit(segmentFile(h, 1), 8 * BLOCK + at, 1)
+    h.open()
+    expect(h.report).toMatchObject({ cutAtLsn: 24, suspect: true })
+    h.crash(100)
+    h.open()
+    expect(h.log.suspect).toBe(true)
+  })
+
+  it('is not suspected where the log just ends, in a recycled file either', () => {
+    const h = flushed()
+    const old = h.disk.bytesOf(segmentFile(h, 0))?.slice(10 * BLOCK, 11 * BLOCK)
+    h.crash(100)
+    // What an earlier use of the file left where the next batch would lie.
+    h.disk.bytesOf(segmentFile(h, 1))?.set(old ?? [], 10 * BLOCK)
+    h.open()
+    expect(h.log.appendedLsn).toBe(26)
+    expect(h.report).toMatchObject({ cutAtLsn: undefined, suspect: false })
+  })
+
+  it.each(['save', 'datasync', 'write'] as const)('is not forgotten when a %s of recovery fails', (operation) => {
+    const h = flushed()
+    h.crash(100)
+    h.disk.flipBit(segmentFile(h, 1), 9 * BLOCK + 1, 1)
+    h.disk.failNext = operation
+    expect(() => h.open()).toThrow()
+    h.open()
+    expect(h.log.suspect).toBe(true)
+    expect(h.log.appendedLsn).toBe(24)
+  })
+
   it('of a header below the durable LSN opens as damaged, keeps the rest and heals from a peer', () => {
     const h = flushed()
     const peer = new Harness({ segmentBlocks: 16, seed: 2 }).open()

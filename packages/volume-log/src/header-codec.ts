@@ -90,6 +90,26 @@ export function get64(words: Uint32Array, at: number): number {
   return (words[at] ?? 0) + (words[at + 1] ?? 0) * TWO32
 }
 
+/** What only the header at one place of one history says. */
+export interface HeaderPlace {
+  readonly lsn: number
+  readonly seed: number
+  readonly previousHeaderCrc: number
+}
+
+/**
+ * Whether a block that is no right header once was the one of that place: all of what says so but one field still
+ * does. What an earlier use of the file left there differs in position and chain.
+ */
+export function wasHeader(block: Uint8Array, { lsn, seed, previousHeaderCrc }: HeaderPlace): boolean {
+  const view = new DataView(block.buffer, block.byteOffset, 64)
+  const word = (at: number): number => view.getUint32(at * 4, true)
+  const marked = word(0) === MAGIC
+  const placed = word(4) + word(5) * TWO32 === lsn
+  const fields = [marked, placed, word(10) === previousHeaderCrc, word(11) === seed]
+  return fields.filter((fits) => fits).length >= fields.length - 1
+}
+
 /** Writes a record at word `at`. */
 export function encodeRecord(
   words: Uint32Array,

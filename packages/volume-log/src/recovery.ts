@@ -14,7 +14,7 @@ import { decodeCheckpoint, neededSegments } from './checkpoint-codec.ts'
 import type { Checkpoint } from './checkpoint-codec.ts'
 import { numberInName } from './geometry.ts'
 import type { HeaderView } from './header-codec.ts'
-import { op } from './header-codec.ts'
+import { op, wasHeader } from './header-codec.ts'
 import { sealerOf } from './log-core.ts'
 import type { LogCore } from './log-core.ts'
 import type { Segment } from './segment-set.ts'
@@ -220,8 +220,27 @@ export class Recovery {
     const later = core.segments.numbers.filter(
       (number) => number * core.geometry.segmentBlocks > core.appendedLsn,
     )
-    const first = segment === undefined ? [] : [segment.number]
-    this.#look([...first, ...later])
+    if (segment === undefined) this.#look(later)
+    else this.#lookAtEnd(segment, () => this.#look([segment.number, ...later]))
+  }
+
+  /** A last batch whose header is damaged leaves nothing behind it that could be found: it is known by what is left. */
+  #lookAtEnd(segment: Segment, next: () => void): void {
+    const core = this.#core
+    const { geometry, segments, lastHeaderCrc: previousHeaderCrc } = core
+    const place = { lsn: core.appendedLsn, seed: geometry.seed, previousHeaderCrc }
+    const block = new Uint8Array(BLOCK_BYTES)
+    segments.open(segment, (error, file) => {
+      if (file === undefined) return this.#fail(error)
+      file.read(block, 0, BLOCK_BYTES, geometry.indexOf(place.lsn) * BLOCK_BYTES, (readError) => {
+        if (readError !== undefined) return this.#fail(readError)
+        if (wasHeader(block, place)) {
+          this.#stale.push(place.lsn)
+          this.#wholeBehind = true
+        }
+        next()
+      })
+    })
   }
 
   #look(numbers: number[]): void {
@@ -269,7 +288,15 @@ export class Recovery {
     if (this.#stale.length > 0) this.#cutAt = core.appendedLsn
     // This copy may have acknowledged what goes with the tail, and must not pass for complete (I5, I9).
     core.suspect ||= this.#wholeBehind
-    this.#wipe()
+    this.#remember(() => this.#wipe())
+  }
+
+  /** Before what makes it suspect is wiped: the next start, after a stop or an error in between, would not know. */
+  #remember(next: () => void): void {
+    const { meta, suspect } = this.#core
+    if (!suspect || meta.value.suspect) return next()
+    meta.value.suspect = true
+    meta.save((error) => (error === undefined ? next() : this.#fail(error)))
   }
 
   #damaged(below: number): void {
