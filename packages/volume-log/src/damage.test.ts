@@ -107,6 +107,23 @@ describe('damage', () => {
     expect(h.log.appendedLsn).toBe(24)
   })
 
+  it('below what a wiped header proved to be durable is still no torn tail after a recovery that failed', () => {
+    const h = flushed()
+    h.crash(100)
+    h.disk.flipBit(segmentFile(h, 1), 7 * BLOCK + 1, 1)
+    h.disk.flipBit(segmentFile(h, 1), 9 * BLOCK + 1, 1)
+    h.disk.failNext = 'datasync'
+    expect(() => h.open()).toThrow()
+    h.open()
+    expect(h.log.appendedLsn).toBe(24)
+    expect(h.log.suspect).toBe(true)
+    // Its checksum is looked at no more below there: a read finds it.
+    h.commit()
+    const target = new Uint8Array(BLOCK)
+    const [error] = h.wait<[unknown]>((done) => h.log.read(11 * BLOCK, BLOCK, target, 0, done))
+    expect(error).toMatchObject({ kind: 'damaged', lsn: 23 })
+  })
+
   it('of a header below the durable LSN opens as damaged, keeps the rest and heals from a peer', () => {
     const h = flushed()
     const peer = new Harness({ segmentBlocks: 16, seed: 2 }).open()

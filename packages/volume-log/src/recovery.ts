@@ -55,6 +55,8 @@ export class Recovery {
   #bad: DamageRange[] = []
   #replayed: Segment[] = []
   #provenLsn: number
+  /** The part of it that headers prove to have been on the disk itself, not in the page cache only. */
+  #durableSeen = 0
   #committedSeen = 0
   #batches = 0
   #cutAt: number | undefined
@@ -189,6 +191,7 @@ export class Recovery {
     const cutTo = core.meta.value.cutTo ?? Number.POSITIVE_INFINITY
     const durableLsn = header.sealer === this.#sealer ? header.durableLsn : 0
     const committedLsn = core.suspect ? 0 : header.committedLsn
+    this.#durableSeen = Math.max(this.#durableSeen, Math.min(durableLsn, cutTo))
     this.#provenLsn = Math.max(this.#provenLsn, Math.min(Math.max(durableLsn, committedLsn), cutTo))
   }
 
@@ -293,9 +296,11 @@ export class Recovery {
 
   /** Before what makes it suspect is wiped: the next start, after a stop or an error in between, would not know. */
   #remember(next: () => void): void {
-    const { meta, suspect } = this.#core
-    if (!suspect || meta.value.suspect) return next()
-    meta.value.suspect = true
+    const { meta, suspect, appendedLsn } = this.#core
+    if (this.#stale.length === 0) return next()
+    meta.value.suspect = suspect
+    // The headers that prove it may be among what is wiped, too.
+    meta.value.durableLsn = Math.max(meta.value.durableLsn, Math.min(this.#durableSeen, appendedLsn))
     meta.save((error) => (error === undefined ? next() : this.#fail(error)))
   }
 
