@@ -34,6 +34,25 @@ describe('damage', () => {
     expect(target[BLOCK]).toBe(2)
   })
 
+  it('of a header where the log ends is repaired with the checksums that it holds', () => {
+    const h = flushed()
+    const header = h.disk.bytesOf(segmentFile(h, 1))?.slice(4 * BLOCK, 5 * BLOCK)
+    const payload = h.disk.bytesOf(segmentFile(h, 1))?.slice(5 * BLOCK, 6 * BLOCK)
+    h.close()
+    h.disk.flipBit(segmentFile(h, 1), 4 * BLOCK + 40, 1)
+    h.disk.flipBit(segmentFile(h, 1), 5 * BLOCK + 9, 1)
+    h.open()
+    h.write([41, 42])
+    const repair = (at: number, bytes: Uint8Array | undefined): unknown =>
+      h.wait<[unknown]>((done) => h.log.repairBlocks(lsn(at), bytes ?? new Uint8Array(), done))[0]
+    expect(repair(21, payload), 'nothing says yet that it is right').toMatchObject({ kind: 'io' })
+    expect(repair(20, header)).toBeUndefined()
+    expect(repair(21, payload)).toBeUndefined()
+    const target = new Uint8Array(BLOCK)
+    expect(h.wait<[unknown]>((done) => h.log.readBlockAt(lsn(21), 1, target, done))[0]).toBeUndefined()
+    expect(target).toEqual(payload)
+  })
+
   it('serves a peer the right bytes of a log position, or says that they are damaged', () => {
     const h = flushed()
     const target = new Uint8Array(BLOCK)

@@ -1,6 +1,7 @@
 /** Puts blocks that a peer had whole back at their place. */
 import { BLOCK_BYTES } from '@holdfast/base'
 import type { DiskError, Lsn } from '@holdfast/base'
+import { copyCrcs } from './crc-tables.ts'
 import type { CrcTables } from './crc-tables.ts'
 import { HeaderView } from './header-codec.ts'
 import type { LogCore } from './log-core.ts'
@@ -67,8 +68,8 @@ function right(core: LogCore, segment: Segment, position: Lsn, blocks: Uint8Arra
     if (found[i] === segment.crcs?.[index + i]) continue
     const isHeader = header.decode(blocks, i * BLOCK_BYTES) && header.lsn === position + i
     if (!isHeader || header.seed !== core.geometry.seed) return false
-    // The table lacks the checksums behind a header that was damaged; load it anew when next needed.
-    if (!segment.crcPinned) core.crcCache.remove(segment)
+    // The table lacks the checksums behind a header that was damaged, and would not be loaded anew where the log ends.
+    if (segment.crcs !== undefined) copyCrcs(header, segment.crcs, index + i + 1)
   }
   return true
 }
