@@ -13,7 +13,10 @@ import select
 import sys
 import time
 
+# Files stay for this many numbers, every seventh much longer: old extents among new ones, and never more than about
+# 40 MB of them, however long and fast the run.
 KEPT = 120
+KEPT_LONG = 1200
 
 
 def contents(seed, number):
@@ -23,6 +26,14 @@ def contents(seed, number):
 
 def path(folder, number):
     return os.path.join(folder, f'file-{number}')
+
+
+def leaving(number):
+    return [
+        old
+        for old, long in ((number - KEPT, False), (number - KEPT_LONG, True))
+        if old >= 0 and (old % 7 == 0) == long
+    ]
 
 
 def say(*words):
@@ -48,10 +59,10 @@ def write(folder, seed, number):
         os.rename(name + '.new', name)
         os.fsync(directory)
         say('c', now(), number, len(data))
-        if number >= KEPT and number % 7 != 0:
-            say('d', now(), number - KEPT)
+        for old in leaving(number):
+            say('d', now(), old)
             try:
-                os.unlink(path(folder, number - KEPT))
+                os.unlink(path(folder, old))
             except FileNotFoundError:
                 pass
         number += 1
