@@ -2,12 +2,13 @@
 import { closeSync, mkdirSync, openSync, readdirSync, readFileSync, renameSync, rmSync, statfsSync } from 'node:fs'
 import { type FileHandle, open, rename, rm } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
-import type { Disk, DiskDone, DiskError, DiskFile } from '@holdfast/base'
+import type { Disk, DiskDone, DiskError, DiskFile, OpenOptions } from '@holdfast/base'
 import { diskError, diskErrorOrNone } from './disk-error.ts'
 import { native } from './native.ts'
 import { NativeFile } from './native-file.ts'
 
 const DOOMED = '.removed-'
+const ZEROES = new Uint8Array(1024 * 1024)
 
 /** The tree below `root`, which is created if absent. */
 export function openDisk(root: string): Disk {
@@ -92,11 +93,11 @@ class NativeDisk implements Disk {
 
   open(
     path: string,
-    options: { readonly createBytes?: number; readonly recycle?: string | undefined },
+    options: OpenOptions,
     done: (error: DiskError | undefined, file: DiskFile | undefined) => void,
   ): void {
     const recycle = options.recycle === undefined ? undefined : this.#at(options.recycle)
-    openFile(this.#at(path), options.createBytes, recycle).then(
+    openFile(this.#at(path), options.createBytes, recycle, options.fill ?? false).then(
       (fd) => {
         // A directory's fsync would wait for all that the filesystem has not written yet; the name need
         // not outlive the host before the contents must.
@@ -143,6 +144,7 @@ async function openFile(
   path: string,
   createBytes: number | undefined,
   recycle: string | undefined,
+  fill: boolean,
 ): Promise<number> {
   if (recycle !== undefined) await rename(recycle, path)
   let created = false
@@ -155,15 +157,28 @@ async function openFile(
     created = true
   }
   if (createBytes === undefined) return fd
-  return await new Promise((resolve, reject) => {
-    native.allocate(fd, createBytes, (error) => {
-      if (error === undefined) {
-        resolve(fd)
-        return
-      }
-      closeSync(fd)
-      if (created) rmSync(path, { force: true })
-      reject(error)
+  try {
+    await new Promise<void>((resolve, reject) => {
+      native.allocate(fd, createBytes, (error) => (error === undefined ? resolve() : reject(error)))
     })
-  })
+    if (created && fill) await fillWithZeroes(fd, createBytes)
+    return fd
+  } catch (error) {
+    closeSync(fd)
+    if (created) rmSync(path, { force: true })
+    throw error
+  }
+}
+
+/** In pieces that are flushed one by one, so that others' flushes wait for one of them at most. */
+async function fillWithZeroes(fd: number, bytes: number): Promise<void> {
+  for (let at = 0; at < bytes; at += ZEROES.length) {
+    const zeroes = ZEROES.subarray(0, Math.min(ZEROES.length, bytes - at))
+    await new Promise<void>((resolve, reject) => {
+      native.write(fd, [zeroes], at, (error) => (error === undefined ? resolve() : reject(error)))
+    })
+    await new Promise<void>((resolve, reject) => {
+      native.datasync(fd, (error) => (error === undefined ? resolve() : reject(error)))
+    })
+  }
 }

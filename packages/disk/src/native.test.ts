@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process'
 import { closeSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -17,9 +18,9 @@ afterEach(() => {
   rmSync(folder, { recursive: true, force: true })
 })
 
-const open = (path: string, createBytes?: number): Promise<DiskFile> =>
+const open = (path: string, createBytes?: number, fill = false): Promise<DiskFile> =>
   new Promise((resolve, reject) => {
-    const options = createBytes === undefined ? {} : { createBytes }
+    const options = createBytes === undefined ? {} : { createBytes, fill }
     disk.open(path, options, (error, file) => (file === undefined ? reject(error) : resolve(file)))
   })
 const pattern = (length: number, seed: number): Uint8Array =>
@@ -41,6 +42,20 @@ describe('files', () => {
     expect(file.tryReadVerified(target, 0, crcs.length, 4096, crcs, 0)).toBe(1)
     await new Promise<void>((resolve, reject) => file.datasync((e) => (e ? reject(e) : resolve())))
     file.close()
+  })
+
+  it('are filled when asked for: no extent is left that is allocated only', async () => {
+    const extents = async (path: string, fill: boolean): Promise<string> => {
+      const file = await open(path, 3 * 1024 * 1024 + 4096, fill)
+      file.close()
+      expect(disk.readWhole(path)?.every((byte) => byte === 0)).toBe(true)
+      const said = spawnSync('filefrag', ['-v', join(folder, path)], { encoding: 'utf8' })
+      return said.status === 0 ? said.stdout : ''
+    }
+    const merelyAllocated = await extents('allocated', false)
+    const filled = await extents('filled', true)
+    // Some filesystems have no such extents, some machines no filefrag.
+    if (merelyAllocated.includes('unwritten')) expect(filled).not.toContain('unwritten')
   })
 
   it('say that a read behind the end failed, and that a file is absent', async () => {

@@ -4,7 +4,7 @@
  * A process crash keeps the page cache. A host crash loses any subset of the pages not yet made durable, and any
  * number of the newest changes of names: those reach the platter in order, as with a journal, and with any datasync.
  */
-import type { Checksum, Disk, DiskDone, DiskError, DiskFile } from '@holdfast/base'
+import type { Checksum, Disk, DiskDone, DiskError, DiskFile, OpenOptions } from '@holdfast/base'
 import { Inode, PAGE } from './sim-inode.ts'
 import { SimNames } from './sim-names.ts'
 import type { Life, SeededRandom, World } from './world.ts'
@@ -111,7 +111,7 @@ export class SimPlatter {
 
   #open(
     path: string,
-    options: { readonly createBytes?: number; readonly recycle?: string | undefined },
+    options: OpenOptions,
     life: Life,
     done: (error: DiskError | undefined, file: DiskFile | undefined) => void,
   ): void {

@@ -35,6 +35,7 @@ export class Flusher {
     this.#waiting = this.#running
     this.#running = running
     this.#target = core.writtenLsn
+    core.flushes++
     this.#error = core.failure
     this.#outstanding = 1
     for (const segment of core.segments.all) {

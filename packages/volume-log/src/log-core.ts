@@ -51,6 +51,8 @@ export class LogCore {
   writtenLsn: Lsn = lsn(0)
   committedLsn: Lsn = lsn(0)
   durableLsn: Lsn = lsn(0)
+  /** Flushes begun since the log was opened. */
+  flushes = 0
   lastHeaderCrc = 0
   /** CRC of the last header below committedLsn. */
   committedCrc = 0

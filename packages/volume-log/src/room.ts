@@ -9,6 +9,8 @@ import type { LogCore } from './log-core.ts'
 import type { Segment } from './segment-set.ts'
 
 const RETRY_MS = 1000
+/** A segment for data that are flushed in pieces of up to so many bytes is written once before it is used. */
+const FILL_FLUSH_BYTES_MAX = 128 * 1024
 
 export type RoomState = 'ready' | 'opening' | 'no-space'
 
@@ -26,6 +28,8 @@ export class Room {
   #blocked = false
   /** Said once, not every second. */
   #warned = false
+  /** Flushes of the log when the last segment was created. */
+  #flushesBefore = 0
 
   constructor(core: LogCore, tables: CrcTables) {
     this.#core = core
@@ -93,7 +97,7 @@ export class Room {
     const { segments, geometry } = this.#core
     const known = segments.get(number)
     if (known === undefined) {
-      segments.create(number, useReserve, (error, segment) => {
+      segments.create(number, { useReserve, fill: this.#flushedOften() }, (error, segment) => {
         if (segment !== undefined) this.#makeReady(segment, true)
         this.#ended(number, useReserve, error)
       })
@@ -110,6 +114,13 @@ export class Room {
       if (error === undefined) this.#makeReady(known, false)
       this.#ended(number, useReserve, error)
     })
+  }
+
+  /** Since the last new segment a flush came with little data each time: the next segment had better be filled. */
+  #flushedOften(): boolean {
+    const flushes = this.#core.flushes - this.#flushesBefore
+    this.#flushesBefore = this.#core.flushes
+    return flushes * FILL_FLUSH_BYTES_MAX >= this.#core.geometry.segmentBytes
   }
 
   #makeReady(segment: Segment, empty: boolean): void {

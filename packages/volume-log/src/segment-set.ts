@@ -3,7 +3,7 @@
  * which. Opening for append is asynchronous and ahead of time; space is taken when a file is created.
  */
 import { assert } from '@holdfast/base'
-import type { Disk, DiskError, DiskFile } from '@holdfast/base'
+import type { Disk, DiskError, DiskFile, OpenOptions } from '@holdfast/base'
 import type { CrcCache, CrcHolder } from './crc-cache.ts'
 import type { Geometry } from './geometry.ts'
 import { numberInName } from './geometry.ts'
@@ -113,15 +113,19 @@ export class SegmentSet {
     this.#openFile(segment, {}, done)
   }
 
-  /** Creates a segment of full size, from a spare file where there is one. */
-  create(number: number, useReserve: boolean, done: (error: DiskError | undefined, segment: Segment | undefined) => void): void {
+  /** Creates a segment of full size, from a spare file where there is one. `fill` as for `Disk.open`. */
+  create(
+    number: number,
+    options: { readonly useReserve: boolean; readonly fill: boolean },
+    done: (error: DiskError | undefined, segment: Segment | undefined) => void,
+  ): void {
+    const { useReserve, fill } = options
     const spare = this.#spares.pop()
     if (spare === undefined && !this.hasRoom(useReserve)) {
       return done({ kind: 'no-space', message: `no room for segment ${number} of ${this.#geometry.path}` }, undefined)
     }
     const segment = this.add(number)
-    const options = { createBytes: this.#geometry.segmentBytes, recycle: spare }
-    this.#openFile(segment, options, (error) => {
+    this.#openFile(segment, { createBytes: this.#geometry.segmentBytes, recycle: spare, fill }, (error) => {
       if (error === undefined) return done(undefined, segment)
       // A spare may be either where it was or renamed already: a later start cleans up.
       this.forget(segment)
@@ -212,7 +216,7 @@ export class SegmentSet {
 
   #openFile(
     segment: Segment,
-    options: { readonly createBytes?: number; readonly recycle?: string | undefined },
+    options: OpenOptions,
     done: FileWaiter,
   ): void {
     segment.waiters = [done]

@@ -380,3 +380,21 @@ describe('rebuild', () => {
     for (let i = 0; i < 24; i++) expect(b.fill(i)).toBe(a.fill(i))
   })
 })
+
+describe('new segments', () => {
+  it('are filled for a volume that flushes little at a time, and only for such a one', () => {
+    const h = new Harness({ segmentBlocks: 64 }).open()
+    for (let i = 0; i < 200; i++) h.write([i % 8, i])
+    expect(h.disk.filled).toEqual([])
+    for (let i = 0; i < 200; i++) {
+      h.write([i % 8, i])
+      h.commit()
+      h.flush()
+    }
+    const segments = h.disk.filled.length
+    expect(segments).toBeGreaterThan(2)
+    for (let i = 0; i < 400; i++) h.write([i % 8, i])
+    // The one that is made ready while the flushes are in memory still is the last.
+    expect(h.disk.filled.length).toBeLessThanOrEqual(segments + 1)
+  })
+})

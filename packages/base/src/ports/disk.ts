@@ -52,6 +52,13 @@ export interface DiskFile {
   close(): void
 }
 
+/** For `Disk.open`. */
+export interface OpenOptions {
+  readonly createBytes?: number
+  readonly recycle?: string | undefined
+  readonly fill?: boolean
+}
+
 export interface Disk {
   /** Creates the directory and its parents; fine if it exists. Synchronous. */
   makeDirectory(path: string): void
@@ -70,12 +77,14 @@ export interface Disk {
   /**
    * Opens a file for reading and writing. With `createBytes` it is created if absent and its space is
    * allocated, so that later writes inside can't run out of space; with `recycle` the file at that path is renamed
-   * to `path` first and keeps its blocks (must have `createBytes` bytes, else it is resized).
+   * to `path` first and keeps its blocks (must have `createBytes` bytes, else it is resized). With `fill` a file that is
+   * created is written with zeroes, durably, before it is given: a `datasync` later then moves data only, where one of
+   * merely allocated space has to tell the filesystem's journal that the space has become data.
    * On `no-space` nothing is left behind. The name is durable once a `datasync` of the file has succeeded.
    */
   open(
     path: string,
-    options: { readonly createBytes?: number; readonly recycle?: string | undefined },
+    options: OpenOptions,
     done: (error: DiskError | undefined, file: DiskFile | undefined) => void,
   ): void
   /** Bytes that may still be allocated in the data directory's filesystem, and its size. */

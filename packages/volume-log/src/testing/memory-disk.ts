@@ -2,7 +2,7 @@
  * A disk in memory with the page cache apart from the platter: a crash loses any subset of the 4 KiB
  * pages written since the last sync. Deterministic by seed. Names are durable at once, file contents are not.
  */
-import type { Checksum, Disk, DiskDone, DiskError, DiskFile } from '@holdfast/base'
+import type { Checksum, Disk, DiskDone, DiskError, DiskFile, OpenOptions } from '@holdfast/base'
 import { tableChecksum } from './crc32c.ts'
 import type { ManualScheduler } from './manual-scheduler.ts'
 import { SeededRandom } from './manual-scheduler.ts'
@@ -51,6 +51,8 @@ export class MemoryDisk implements Disk {
   /** Raised by a crash: files opened before do nothing any more. */
   #life = 0
   openFiles = 0
+  /** Files that were asked to be filled. */
+  readonly filled: string[] = []
   /** The next operation of that kind fails with an I/O error. */
   failNext: 'write' | 'datasync' | 'read' | 'save' | undefined
 
@@ -114,9 +116,10 @@ export class MemoryDisk implements Disk {
 
   open(
     path: string,
-    options: { readonly createBytes?: number; readonly recycle?: string | undefined },
+    options: OpenOptions,
     done: (error: DiskError | undefined, file: DiskFile | undefined) => void,
   ): void {
+    if (options.fill === true) this.filled.push(path)
     this.#later(() => {
       if (options.recycle !== undefined) this.rename(options.recycle, path)
       let inode = this.#files.get(path)
