@@ -72,6 +72,10 @@ class WebSocketNetwork implements ListeningPeerNetwork {
     this.#server.on('error', () => {})
   }
 
+  get #compress(): boolean {
+    return this.#options.compression ?? true
+  }
+
   get address(): { readonly host: string; readonly port: number } {
     const { address, port } = this.#http.address() as AddressInfo
     return { host: address, port }
@@ -137,7 +141,7 @@ class WebSocketNetwork implements ListeningPeerNetwork {
         }
         ended = true
         webSocket.off('close', closed)
-        const link = new WebSocketLink(webSocket, socket, hello, this.#options.compression ?? true)
+        const link = new WebSocketLink(webSocket, socket, hello, { compress: this.#compress, isClient: true })
         link.listen(handler, (reason) => this.#event('error', `${address.node}: ${reason}`))
         handler.opened(link)
       })
@@ -170,7 +174,7 @@ class WebSocketNetwork implements ListeningPeerNetwork {
         return
       }
       webSocket.send(encodeHello(this.#hello(hello.from, hello.channel)))
-      const link = new WebSocketLink(webSocket, socket, hello, this.#options.compression ?? true)
+      const link = new WebSocketLink(webSocket, socket, hello, { compress: this.#compress, isClient: false })
       link.listen(accept(link), (reason) => this.#event('error', `${hello.from}: ${reason}`))
     })
   }

@@ -1,9 +1,9 @@
 /** One open WebSocket between two nodes that have said who they are. */
 import type { Socket } from 'node:net'
 import type { Incarnation, NodeId, PeerChannel, PeerLink, PeerLinkHandler } from '@holdfast/base'
-import { decodeMessage, encodeMessage, type Hello, type PeerMessage } from '@holdfast/wire'
+import { decodeMessage, type Hello, type PeerMessage } from '@holdfast/wire'
 import type { WebSocket } from 'ws'
-import { compressed, decodeFrame, encodeFrameHead } from './frame.ts'
+import { compressed, decodeFrame, encodeFrame } from './frame.ts'
 
 /** Payloads at least this large are worth a try when the link is slower than its producer. */
 const COMPRESS_BYTES_MIN = 16 * 1024
@@ -11,6 +11,7 @@ const COMPRESS_BYTES_MIN = 16 * 1024
 const SLOW_LINK_BYTES = 2 * 1024 * 1024
 /** After a try that did not pay, so many payloads go as they are. */
 const COMPRESS_PAUSE = 64
+const NONE: readonly Uint8Array[] = []
 
 export class WebSocketLink implements PeerLink<PeerMessage> {
   readonly node: NodeId
@@ -19,17 +20,24 @@ export class WebSocketLink implements PeerLink<PeerMessage> {
   readonly #webSocket: WebSocket
   readonly #socket: Socket
   readonly #compress: boolean
+  readonly #isClient: boolean
   #compressPause = 0
   #corked = false
   #closed = false
 
-  constructor(webSocket: WebSocket, socket: Socket, peer: Hello, compress: boolean) {
+  constructor(
+    webSocket: WebSocket,
+    socket: Socket,
+    peer: Hello,
+    options: { readonly compress: boolean; readonly isClient: boolean },
+  ) {
     this.node = peer.from
     this.channel = peer.channel
     this.incarnation = peer.incarnation
     this.#webSocket = webSocket
     this.#socket = socket
-    this.#compress = compress
+    this.#compress = options.compress
+    this.#isClient = options.isClient
   }
 
   /** Takes the socket's events from now on. */
@@ -52,23 +60,37 @@ export class WebSocketLink implements PeerLink<PeerMessage> {
     })
   }
 
+  /**
+   * Written to the socket past the sender of ws, which would make four writes of it: what ws itself may send on an open
+   * connection are whole control frames.
+   */
   send(message: PeerMessage, sent?: () => void): void {
     if (this.#closed || this.#webSocket.readyState !== this.#webSocket.OPEN) {
       if (sent !== undefined) setImmediate(sent)
       return
     }
-    this.#cork()
-    const { header, payload } = encodeMessage(message)
-    const first = payload[0]
-    if (first === undefined) {
-      this.#webSocket.send(encodeFrameHead(header, undefined), { binary: true }, sent)
+    const socket = this.#socket
+    const payload = 'payload' in message ? message.payload : NONE
+    let bytes = 0
+    for (const part of payload) bytes += part.length
+    if (bytes === 0) {
+      this.#cork()
+      socket.write(encodeFrame(message, 0, undefined, this.#isClient), sent)
       return
     }
-    const whole = payload.length === 1 ? first : Buffer.concat(payload)
-    const smaller = this.#tryCompress(whole)
-    const head = encodeFrameHead(header, smaller === undefined ? undefined : whole.length)
-    this.#webSocket.send(head, { binary: true, fin: false })
-    this.#webSocket.send(smaller ?? whole, { binary: true, fin: true }, sent)
+    if (!this.#corked) socket.cork()
+    const smaller = this.#tryCompress(payload, bytes)
+    if (smaller === undefined) {
+      socket.write(encodeFrame(message, bytes, undefined, this.#isClient))
+      for (let i = 0; i < payload.length - 1; i++) socket.write(payload[i] as Uint8Array)
+      socket.write(payload[payload.length - 1] as Uint8Array, sent)
+    } else {
+      socket.write(encodeFrame(message, smaller.length, bytes, this.#isClient))
+      socket.write(smaller, sent)
+    }
+    // Bulk leaves at once: the other end can work on it while this one writes the same to its disk.
+    this.#corked = false
+    socket.uncork()
   }
 
   bufferedBytes(): number {
@@ -82,27 +104,35 @@ export class WebSocketLink implements PeerLink<PeerMessage> {
     this.#webSocket.terminate()
   }
 
-  #tryCompress(payload: Uint8Array): Buffer | undefined {
-    if (!this.#compress || payload.length < COMPRESS_BYTES_MIN) return undefined
+  #tryCompress(payload: readonly Uint8Array[], bytes: number): Buffer | undefined {
+    if (!this.#compress || bytes < COMPRESS_BYTES_MIN) return undefined
     if (this.#webSocket.bufferedAmount < SLOW_LINK_BYTES) return undefined
     if (this.#compressPause > 0) {
       this.#compressPause--
       return undefined
     }
-    const smaller = compressed(payload)
+    const first = payload[0]
+    const smaller = compressed(payload.length === 1 && first !== undefined ? first : Buffer.concat(payload))
     if (smaller === undefined) this.#compressPause = COMPRESS_PAUSE
     return smaller
   }
 
-  /** All messages of one turn leave in one system call. */
+  /** All small messages of one turn leave in one system call. */
   #cork(): void {
     if (this.#corked) return
     this.#corked = true
     this.#socket.cork()
-    process.nextTick(() => {
-      this.#corked = false
-      this.#socket.uncork()
-    })
+    process.nextTick(uncorkLater, this)
+  }
+
+  /** For `uncorkLater` only. */
+  turnEnded(): void {
+    if (!this.#corked) return
+    this.#corked = false
+    this.#socket.uncork()
   }
 }
 
+function uncorkLater(link: WebSocketLink): void {
+  link.turnEnded()
+}

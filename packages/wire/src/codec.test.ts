@@ -2,7 +2,8 @@ import { readFileSync } from 'node:fs'
 import { epoch, incarnation, lsn, nodeId, sessionId, volumeId } from '@holdfast/base'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { decodeHello, decodeMessage, encodeHello, encodeMessage, WireError } from './codec.ts'
+import { decodeHello, decodeMessage, encodeHello, encodeHotHeader, encodeMessage, WireError } from './codec.ts'
+import { HOT_HEADER_BYTES_MAX } from './hot-header.ts'
 import type { PeerMessage } from './messages.ts'
 
 const position = fc.nat({ max: Number.MAX_SAFE_INTEGER }).map(lsn)
@@ -85,6 +86,29 @@ describe('peer messages', () => {
       { numRuns: 2000 },
     )
     expect(kinds.size).toBe(22)
+  })
+
+  it('have the same header from the hot path', () => {
+    const kinds = new Set<string>()
+    const into = new Uint8Array(HOT_HEADER_BYTES_MAX + 7)
+    fc.assert(
+      fc.property(message, (sent) => {
+        const end = encodeHotHeader(sent, into, 7)
+        if (end === -1) return
+        kinds.add(sent.type)
+        expect(into.slice(7, end)).toEqual(Uint8Array.from(encodeMessage(sent).header))
+      }),
+      { numRuns: 2000 },
+    )
+    expect([...kinds].sort()).toEqual(['ack', 'append', 'commit', 'flush'])
+  })
+
+  it('leave odd names to the general encoder', () => {
+    const ack = { type: 'ack', epoch: epoch(3), appendedLsn: lsn(3), durableLsn: lsn(2) } as const
+    const into = new Uint8Array(HOT_HEADER_BYTES_MAX)
+    for (const name of ['é', 'v'.repeat(200)]) {
+      expect(encodeHotHeader({ ...ack, volume: volumeId(name) }, into, 0)).toBe(-1)
+    }
   })
 
   it('skip fields they do not know', () => {

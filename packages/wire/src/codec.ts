@@ -28,6 +28,7 @@ import {
   volumeId,
 } from '@holdfast/base'
 import protobuf from 'protobufjs/minimal.js'
+import { writeHotHeader } from './hot-header.ts'
 import type { Hello, PeerMessage, RefusedMessage, RequestOperation } from './messages.ts'
 
 /** Raised when an older end could not understand a newer one any more. */
@@ -102,7 +103,9 @@ interface Fields {
   lastEpoch: number
 }
 
-const UINT_FIELDS = new Map<number, keyof Fields>([
+type NumberField = { [K in keyof Fields]: Fields[K] extends number ? K : never }[keyof Fields]
+
+const UINT_FIELDS = new Map<number, NumberField>([
   [1, 'kind'],
   [3, 'epoch'],
   [4, 'lsn'],
@@ -135,11 +138,19 @@ export function encodeMessage(message: PeerMessage): EncodedMessage {
   return { header: writer.finish(), payload: 'payload' in message ? message.payload : NONE }
 }
 
+/**
+ * As `encodeMessage` for the messages of the hot path, whose header is written into `into` from `at` on; needs
+ * `HOT_HEADER_BYTES_MAX` of room. Returns where it ends, or -1 where `encodeMessage` has to do it.
+ */
+export function encodeHotHeader(message: PeerMessage, into: Uint8Array, at: number): number {
+  return writeHotHeader(message, KIND_NUMBERS, into, at)
+}
+
 function writeFields(writer: protobuf.Writer, fields: Partial<Fields>): void {
   if (fields.volume !== undefined) writer.uint32((2 << 3) | 2).string(fields.volume)
   for (const [number, name] of UINT_FIELDS) {
     const value = fields[name]
-    if (typeof value === 'number' && value !== 0) writer.uint32(number << 3).uint64(value)
+    if (value !== undefined && value !== 0) writer.uint32(number << 3).uint64(value)
   }
   if (fields.reason !== undefined) writer.uint32((16 << 3) | 2).string(fields.reason)
   writePacked(writer, 17, fields.numbers)
@@ -264,11 +275,26 @@ function emptyFields(): Fields {
   }
 }
 
-/** protobufjs gives a Long where that package is installed, a number otherwise. */
-function toNumber(value: unknown): number {
-  const number = Number(value)
-  if (!Number.isSafeInteger(number)) throw new WireError('a number does not fit')
-  return number
+/**
+ * A varint, or with `signed` a zigzag one, as protobuf's sint64. Protobufjs would make a Long of each. Throws WireError
+ * for what is no safe integer.
+ */
+function readNumber(reader: protobuf.Reader, signed: boolean): number {
+  const { buf, len } = reader
+  let at = reader.pos
+  let byte = at < len ? (buf[at++] ?? 0) : 0x80
+  const negative = signed && (byte & 1) === 1
+  let value = signed ? (byte & 0x7f) >> 1 : byte & 0x7f
+  let factor = signed ? 64 : 128
+  while (byte >= 0x80) {
+    if (at >= len || factor > 2 ** 49) throw new WireError('a number does not fit')
+    byte = buf[at++] ?? 0
+    value += (byte & 0x7f) * factor
+    factor *= 128
+  }
+  if (!Number.isSafeInteger(value)) throw new WireError('a number does not fit')
+  reader.pos = at
+  return negative ? -value - 1 : value
 }
 
 function readFields(header: Uint8Array): Fields {
@@ -281,7 +307,7 @@ function readFields(header: Uint8Array): Fields {
     const wireType = tag & 7
     const name = UINT_FIELDS.get(number)
     if (name !== undefined && wireType === 0) {
-      setNumber(fields, name, toNumber(reader.uint64()))
+      fields[name] = readNumber(reader, false)
     } else if (wireType === 2 && number === 2) fields.volume = reader.string()
     else if (wireType === 2 && number === 16) fields.reason = reader.string()
     else if (wireType === 2 && number === 17) readPacked(reader, fields.numbers)
@@ -293,17 +319,12 @@ function readFields(header: Uint8Array): Fields {
   return fields
 }
 
-function setNumber(fields: Fields, name: keyof Fields, value: number): void {
-  if (value < 0) throw new WireError('a number is negative')
-  Object.assign(fields, { [name]: value })
-}
-
 function readPacked(reader: protobuf.Reader, into: number[]): void {
   const end = reader.uint32() + reader.pos
   if (end > reader.len) throw new WireError('a list is longer than its message')
   while (reader.pos < end) {
     if (into.length >= LIST_MAX) throw new WireError('a list is too long')
-    into.push(toNumber(reader.sint64()))
+    into.push(readNumber(reader, true))
   }
 }
 

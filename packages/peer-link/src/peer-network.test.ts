@@ -1,0 +1,140 @@
+import type { PeerChannel, PeerLink } from '@holdfast/base'
+import { epoch, incarnation, lsn, nodeId, volumeId } from '@holdfast/base'
+import type { PeerMessage } from '@holdfast/wire'
+import { afterEach, describe, expect, it } from 'vitest'
+import { createPeerNetwork, type ListeningPeerNetwork } from './peer-network.ts'
+
+const scope = { volume: volumeId('00112233aabbccdd'), epoch: epoch(3) }
+const append = (at: number, payload: readonly Uint8Array[]): PeerMessage => {
+  return { type: 'append', ...scope, lsn: lsn(at), committedLsn: lsn(at), payload }
+}
+const bytes = (length: number, seed: number): Uint8Array =>
+  Uint8Array.from({ length }, (_, i) => (Math.imul(i + seed, 2_654_435_761) >>> 13) & 0xff)
+
+const networks: ListeningPeerNetwork[] = []
+afterEach(async () => {
+  for (const network of networks.splice(0)) await network.close()
+})
+
+async function network(name: string, cluster = 'c'): Promise<ListeningPeerNetwork> {
+  const self = { node: nodeId(name), incarnation: incarnation(`${name}-1`), cluster }
+  const made = await createPeerNetwork({ self, listen: { host: '127.0.0.1', port: 0 }, events: { event: () => {} } })
+  networks.push(made)
+  return made
+}
+
+/** One end of an open link and what came to it. */
+interface End {
+  readonly link: PeerLink<PeerMessage>
+  readonly got: PeerMessage[]
+  closed: string | undefined
+}
+
+const end = (link: PeerLink<PeerMessage>): End => ({ link, got: [], closed: undefined })
+
+/** A link between two nodes: the end that dialled, then the other one. */
+async function linked(channel: PeerChannel = 'data'): Promise<readonly [End, End]> {
+  const [a, b] = [await network('a'), await network('b')]
+  const accepted = new Promise<End>((resolve) => {
+    b.accept((link) => {
+      const here = end(link)
+      resolve(here)
+      return {
+        opened: () => {},
+        message: (_link, message) => here.got.push(message),
+        closed: (_link, reason) => {
+          here.closed = reason
+        },
+      }
+    })
+  })
+  const dialled = await new Promise<End>((resolve, reject) => {
+    let here: End | undefined
+    a.dial({ node: nodeId('b'), ...b.address }, channel, {
+      opened: (link) => {
+        here = end(link)
+        resolve(here)
+      },
+      message: (_link, message) => here?.got.push(message),
+      closed: (_link, reason) => {
+        if (here === undefined) reject(new Error(reason))
+        else here.closed = reason
+      },
+    })
+  })
+  return [dialled, await accepted]
+}
+
+const until = async (holds: () => boolean): Promise<void> => {
+  while (!holds()) await new Promise((resolve) => setImmediate(resolve))
+}
+const joined = (message: PeerMessage | undefined): Buffer =>
+  Buffer.concat(message !== undefined && 'payload' in message ? message.payload : [])
+
+describe('links', () => {
+  // Around the lengths at which the header of a WebSocket frame changes.
+  it.each([0, 1, 125, 126, 127, 65_535, 65_536, 1024 * 1024])('carry %i bytes both ways', async (length) => {
+    const ends = await linked()
+    const payload = bytes(length, 1)
+    for (const { link } of ends) link.send(append(7, [payload]))
+    await until(() => ends.every(({ got }) => got.length === 1))
+    for (const { got } of ends) {
+      expect(got[0]).toMatchObject({ type: 'append', ...scope, lsn: 7 })
+      expect(joined(got[0]).equals(payload)).toBe(true)
+    }
+  })
+
+  it('keep the order of small and large messages of one turn and of many, in parts', async () => {
+    const [dialled, accepted] = await linked()
+    const lengths = [10, 0, 5000, 0, 0, 70_000, 3, 0, 200_000, 0]
+    for (let turn = 0; turn < 20; turn++) {
+      lengths.forEach((length, i) => {
+        const at = turn * lengths.length + i
+        if (length === 0) dialled.link.send({ type: 'ack', ...scope, appendedLsn: lsn(at), durableLsn: lsn(0) })
+        else dialled.link.send(append(at, [bytes(length, at), bytes(9, at)]))
+      })
+      if (turn % 3 === 0) await new Promise((resolve) => setImmediate(resolve))
+    }
+    await until(() => accepted.got.length === 20 * lengths.length)
+    accepted.got.forEach((message, at) => {
+      if (message.type === 'ack') expect(message.appendedLsn).toBe(at)
+      else {
+        expect(message).toMatchObject({ type: 'append', lsn: at })
+        const length = lengths[at % lengths.length] ?? 0
+        expect(joined(message).equals(Buffer.concat([bytes(length, at), bytes(9, at)]))).toBe(true)
+      }
+    })
+  })
+
+  it('compress for a peer that takes less than is sent', async () => {
+    const [dialled, accepted] = await linked()
+    const part = new Uint8Array(64 * 1024).fill(5)
+    let sent = 0
+    for (let i = 0; i < 400; i++) dialled.link.send(append(i, [part, part]), () => sent++)
+    // 50 MiB as they are; the kernel takes a few of them.
+    expect(dialled.link.bufferedBytes()).toBeLessThan(16 * 1024 * 1024)
+    await until(() => accepted.got.length === 400 && sent === 400)
+    for (const message of accepted.got) expect(joined(message).equals(Buffer.concat([part, part]))).toBe(true)
+  })
+
+  it('tell the other end that they are closed, and send nothing after that', async () => {
+    const [dialled, accepted] = await linked('control')
+    dialled.link.close('test')
+    await until(() => accepted.closed !== undefined)
+    await new Promise<void>((resolve) => accepted.link.send(append(1, [bytes(9, 1)]), resolve))
+    expect(dialled.got).toEqual([])
+  })
+
+  it('are refused to the node of another cluster', async () => {
+    const [a, b] = [await network('a'), await network('b', 'another')]
+    b.accept(() => ({ opened: () => {}, message: () => {}, closed: () => {} }))
+    const reason = await new Promise<string>((resolve) => {
+      a.dial({ node: nodeId('b'), ...b.address }, 'data', {
+        opened: () => resolve('opened'),
+        message: () => {},
+        closed: (_link, why) => resolve(why),
+      })
+    })
+    expect(reason).not.toBe('opened')
+  })
+})
