@@ -856,11 +856,12 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
   }
 
   #flushAll(target: Lsn): void {
+    // The others first: their disks work while ours does.
+    for (const node of this.machine.othersInSync()) this.#sendFlush(node, target)
     this.log.flush((error, durableLsn) => {
       if (error !== undefined) this.#owner.failed(`the log can't be flushed: ${error.message}`)
       else if (!this.#closed) this.machine.flushed(durableLsn)
     })
-    for (const node of this.machine.othersInSync()) this.#sendFlush(node, target)
   }
 
   #sendFlush(node: NodeId, target: Lsn): void {

@@ -28,7 +28,7 @@ import {
   volumeId,
 } from '@holdfast/base'
 import protobuf from 'protobufjs/minimal.js'
-import { writeHotHeader } from './hot-header.ts'
+import { readHotHeader, writeHotHeader } from './hot-header.ts'
 import type { Hello, PeerMessage, RefusedMessage, RequestOperation } from './messages.ts'
 
 /** Raised when an older end could not understand a newer one any more. */
@@ -330,6 +330,9 @@ function readPacked(reader: protobuf.Reader, into: number[]): void {
 
 /** Throws WireError for whatever is not a message of ours. */
 export function decodeMessage(header: Uint8Array, payload: readonly Uint8Array[]): PeerMessage {
+  // Every header begins with the kind; all kinds have one byte.
+  const hot = header[0] === 1 << 3 ? readHotHeader(KINDS[header[1] ?? -1], header, payload) : undefined
+  if (hot !== undefined) return hot
   try {
     return messageOf(readFields(header), payload)
   } catch (error) {
