@@ -6,6 +6,7 @@ import type { Disk, DiskDone, DiskError, DiskFile, OpenOptions } from '@holdfast
 import { diskError, diskErrorOrNone } from './disk-error.ts'
 import { native } from './native.ts'
 import { NativeFile } from './native-file.ts'
+import { SyncGate } from './sync-gate.ts'
 
 const DOOMED = '.removed-'
 const ZEROES = new Uint8Array(1024 * 1024)
@@ -22,6 +23,7 @@ export function openDisk(root: string): Disk {
 
 class NativeDisk implements Disk {
   readonly #root: string
+  readonly #gate = new SyncGate()
   #temporary = 0
 
   constructor(root: string) {
@@ -103,7 +105,7 @@ class NativeDisk implements Disk {
         // not outlive the host before the contents must.
         const owed = options.createBytes !== undefined
         const syncName = (then: DiskDone): void => this.syncDirectory(dirname(path), then)
-        done(undefined, new NativeFile(fd, owed ? syncName : undefined))
+        done(undefined, new NativeFile(fd, this.#gate, owed ? syncName : undefined))
       },
       (error: unknown) => done(diskError(error), undefined),
     )

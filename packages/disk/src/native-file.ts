@@ -3,6 +3,7 @@ import { closeSync } from 'node:fs'
 import type { DiskDone, DiskFile } from '@holdfast/base'
 import { diskError, diskErrorOrNone } from './disk-error.ts'
 import { native } from './native.ts'
+import type { SyncGate } from './sync-gate.ts'
 
 /**
  * Up to here a write is done on the calling thread: the page cache takes it in less time than a thread needs to wake up.
@@ -12,14 +13,16 @@ const SYNC_WRITE_BYTES_MAX = 256 * 1024
 
 export class NativeFile implements DiskFile {
   readonly #fd: number
+  readonly #gate: SyncGate
   /** Operations under way: the descriptor is closed after them. */
   #pending = 0
   #closing = false
   /** Makes the file's name durable; undefined when that is done. Owed until the first `datasync`. */
   #syncName: ((done: DiskDone) => void) | undefined
 
-  constructor(fd: number, syncName?: ((done: DiskDone) => void) | undefined) {
+  constructor(fd: number, gate: SyncGate, syncName?: ((done: DiskDone) => void) | undefined) {
     this.#fd = fd
+    this.#gate = gate
     this.#syncName = syncName
   }
 
@@ -87,7 +90,12 @@ export class NativeFile implements DiskFile {
       return
     }
     this.#pending++
-    native.datasync(this.#fd, (error) => this.#finished(done, error))
+    this.#gate.run((ended) => {
+      native.datasync(this.#fd, (error) => {
+        ended()
+        this.#finished(done, error)
+      })
+    })
   }
 
   punchHole(position: number, length: number, done: DiskDone): void {
