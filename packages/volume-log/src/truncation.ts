@@ -171,7 +171,11 @@ export class Truncation {
         if (core.state === 'damaged') core.state = 'ok'
         this.#writer.restart(target)
         meta.cutTo = undefined
-        core.meta.save(done)
+        core.meta.save((endError) => {
+          // What follows would go with the cut at the next start if that still stands on the disk.
+          if (endError !== undefined) core.fail(endError)
+          done(endError)
+        })
       })
     })
   }
