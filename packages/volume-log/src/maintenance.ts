@@ -4,6 +4,7 @@ import type { CheckpointWriter } from './checkpoint-writer.ts'
 import { freeDeadSegments } from './checkpoint-writer.ts'
 import type { Flusher } from './flusher.ts'
 import type { LogCore } from './log-core.ts'
+import type { Room } from './room.ts'
 
 /** Rounds without an append after which a volume is put to rest, in multiples of `idleRounds`. */
 const REST_FACTOR = 4
@@ -13,13 +14,15 @@ export class Maintenance {
   readonly #core: LogCore
   readonly #checkpoints: CheckpointWriter
   readonly #flusher: Flusher
+  readonly #room: Room
   #lastAppended = -1
   #quietRounds = 0
 
-  constructor(core: LogCore, checkpoints: CheckpointWriter, flusher: Flusher) {
+  constructor(core: LogCore, checkpoints: CheckpointWriter, flusher: Flusher, room: Room) {
     this.#core = core
     this.#checkpoints = checkpoints
     this.#flusher = flusher
+    this.#room = room
   }
 
   round(): void {
@@ -56,7 +59,8 @@ export class Maintenance {
     this.#quietRounds++
     const due = this.#quietRounds >= core.settings.idleRounds * REST_FACTOR
     if (!due || meta.clean || core.state !== 'ok' || this.#checkpoints.busy || this.#flusher.busy) return
-    if (core.committedLsn < core.appendedLsn) return
+    // Somebody is about to append: the mark would stand over it.
+    if (core.committedLsn < core.appendedLsn || this.#room.busy) return
     if (core.durableLsn < core.appendedLsn) return this.#flusher.flush(() => undefined)
     if (core.lastCheckpoint?.lsn !== core.committedLsn) return this.#checkpoints.write(() => undefined)
     const busy = [...core.segments.all].some((segment) => segment.users > 0 && segment.ready)

@@ -67,7 +67,7 @@ export class ReplicaLog {
     this.#truncation = new Truncation(core, this.#writer, this.#room)
     this.#checkpoints = new CheckpointWriter(core, this.#flusher)
     this.#compaction = new Compaction(core)
-    this.#maintenance = new Maintenance(core, this.#checkpoints, this.#flusher)
+    this.#maintenance = new Maintenance(core, this.#checkpoints, this.#flusher, this.#room)
   }
 
   /** End of what was sealed or received; not all of it need be written yet. */

@@ -36,6 +36,11 @@ export class Room {
     this.#tables = tables
   }
 
+  /** Some segment is being prepared: an append may follow, and the mark of a clean stop is gone for it already. */
+  get busy(): boolean {
+    return this.#preparing.size > 0
+  }
+
   /** Calls back once when an attempt under way has ended, well or not. */
   onRoom(callback: () => void): void {
     this.#listeners.push(callback)

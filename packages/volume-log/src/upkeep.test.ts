@@ -162,6 +162,28 @@ describe('rest', () => {
     expect(h.fill(2)).toBe(2)
   })
 
+  it('does not begin while a segment is opened for somebody who is about to append', () => {
+    const h = new Harness({ settings: { idleRounds: 1 } }).open()
+    h.write([1, 1])
+    h.commit()
+    h.flush()
+    h.reopen()
+    // The first append takes the mark away and goes no further; then the volume is all but due for its rest.
+    expect(h.log.canAppend()).toBe('opening')
+    h.scheduler.run()
+    for (let i = 0; i < 4; i++) {
+      h.log.maintenance()
+      h.scheduler.run()
+    }
+    expect(h.log.canAppend()).toBe('opening')
+    for (let i = 0; i < 4; i++) h.log.maintenance()
+    h.write([2, 2])
+    h.flush()
+    h.crash(0)
+    h.open()
+    expect(h.log.suspect).toBe(true)
+  })
+
   it('notes the durable LSN of a secondary, so that damage is not taken for a torn tail', () => {
     const a = new Harness({ segmentBlocks: 16 }).open()
     const b = new Harness({ segmentBlocks: 16, seed: 2 }).open()
