@@ -48,7 +48,7 @@ export class Follower {
   #appending = 0
   #ackScheduled = false
   #committedTarget: Lsn = lsn(0)
-  /** Reached once: what was missing after an unclean host stop is here again. */
+  /** Reached once: what was missing after an unclean host stop is here again. See `#clearSuspect`. */
   #caughtUpLsn: Lsn | undefined
 
   constructor(
@@ -192,10 +192,20 @@ export class Follower {
   #commit(position: Lsn): void {
     if (this.#phase.kind !== 'following') return
     if (position > this.#committedTarget) this.#committedTarget = position
-    this.#caughtUpLsn ??= position
     const reached = lsnMin(this.#committedTarget, this.#log.writtenLsn)
     if (reached > this.#log.committedLsn) this.#log.commitTo(reached)
-    if (this.#log.suspect && this.#log.appendedLsn >= this.#caughtUpLsn) this.#log.clearSuspect()
+    if (this.#log.suspect) this.#clearSuspect(position)
+  }
+
+  /**
+   * A new primary does not know how much of the older epochs was acknowledged before its own first batch is committed:
+   * a position below that says nothing. The first one above covers all that this copy may have lost, here or there.
+   */
+  #clearSuspect(position: Lsn): void {
+    const reign = this.#log.epochTable.at(-1)
+    if (reign?.epoch !== this.scope.epoch || position <= reign.firstLsn) return
+    this.#caughtUpLsn ??= position
+    if (this.#log.writtenLsn >= this.#caughtUpLsn) this.#log.clearSuspect()
   }
 
   #flush(): void {

@@ -268,7 +268,8 @@ export class Rebuild implements RebuildTarget {
     const meta = core.meta.value
     meta.state = 'normal'
     meta.kept = []
-    meta.suspect = false
+    // It ends at the peer's checkpoint: what was acknowledged behind that is not here before it was fed (I5).
+    meta.suspect = true
     meta.bootId = core.options.bootId
     meta.durableLsn = checkpoint.lsn
     core.meta.save((error) => {
@@ -281,7 +282,7 @@ export class Rebuild implements RebuildTarget {
         const here = this.#whole.has(segment.number) || this.#arriving.has(segment.number)
         if (!here) core.segments.forget(segment)
       }
-      core.suspect = false
+      core.suspect = true
       core.state = 'ok'
       this.#writer.restart(core.appendedLsn)
       done(undefined)

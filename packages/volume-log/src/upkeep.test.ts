@@ -375,6 +375,10 @@ describe('rebuild', () => {
     const { a, b, info } = prepare()
     transfer(a, b, info)
     expect(b.log.appendedLsn).toBe(info.lsn)
+    // What a peer had acknowledged behind its checkpoint is not here.
+    expect(b.log.suspect).toBe(true)
+    b.crash(100)
+    expect(b.open().log.suspect).toBe(true)
     a.write([3, 33])
     a.commit()
     b.catchUpFrom(a)
