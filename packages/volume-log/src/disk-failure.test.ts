@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import type { Lsn } from '@holdfast/base'
+import type { Disk, DiskDone, Lsn } from '@holdfast/base'
 import { Harness } from './testing/harness.ts'
 
 /** Four batches of one block, the first two committed; the third begins at the fork. */
@@ -42,5 +42,79 @@ describe('a disk that fails', () => {
     h.open()
     h.commit()
     expect([1, 2, 3, 4, 5].map((block) => h.fill(block))).toEqual([1, 2, 0, 0, 5])
+  })
+})
+
+/** From `hold` on, the next `fdatasync` of a file opened after this call waits for `release`. */
+const slowDatasync = (h: Harness): { hold(): void; release(): void; held(): boolean } => {
+  const { disk } = h
+  let armed = false
+  let waiting: (() => void) | undefined
+  const original: Disk['open'] = disk.open.bind(disk)
+  disk.open = (path, options, done) => {
+    original(path, options, (error, file) => {
+      if (file === undefined) return done(error, file)
+      const datasync = (then: DiskDone): void => {
+        if (!armed) return file.datasync(then)
+        armed = false
+        waiting = () => file.datasync(then)
+      }
+      done(error, { ...file, datasync })
+    })
+  }
+  return {
+    hold: () => {
+      armed = true
+    },
+    release: () => waiting?.(),
+    held: () => waiting !== undefined,
+  }
+}
+
+describe('a flush under way', () => {
+  it('is waited for by a cut', () => {
+    const h = new Harness({ segmentBlocks: 16 })
+    const slow = slowDatasync(h)
+    h.open()
+    const { lsn: fork } = h.write([3, 3])
+    slow.hold()
+    h.log.flush(() => {})
+    h.scheduler.run()
+    expect(slow.held()).toBe(true)
+    let cut = false
+    h.log.truncateTo(fork, () => {
+      cut = true
+    })
+    h.scheduler.run()
+    expect(cut).toBe(false)
+    slow.release()
+    h.scheduler.run(() => cut)
+    expect(cut).toBe(true)
+    expect(h.log.state).toBe('ok')
+  })
+
+  it('proves nothing about what is written after a cut', () => {
+    const h = new Harness({ segmentBlocks: 16 })
+    const slow = slowDatasync(h)
+    h.open()
+    h.write([1, 1])
+    h.commit()
+    const { lsn: fork } = h.write([2, 2])
+    h.write([3, 3])
+    let flushed = false
+    untilSaved(h, 1, () => {
+      slow.hold()
+      h.log.flush(() => {
+        flushed = true
+      })
+    })
+    h.wait<[unknown]>((done) => h.log.truncateTo(fork, done))
+    expect(slow.held()).toBe(true)
+    h.write([4, 4])
+    h.write([5, 5])
+    slow.release()
+    h.scheduler.run(() => flushed)
+    expect(h.log.durableLsn).toBe(fork)
+    expect(h.flush()).toBe(h.log.appendedLsn)
   })
 })

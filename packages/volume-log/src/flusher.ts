@@ -8,6 +8,7 @@ export class Flusher {
   readonly #core: LogCore
   #running: FlushDone[] = []
   #waiting: FlushDone[] = []
+  #idle: (() => void)[] = []
   #busy = false
   #outstanding = 0
   #target = 0
@@ -29,6 +30,12 @@ export class Flusher {
     return this.#busy
   }
 
+  /** Calls back, at once perhaps, when no flush is under way. */
+  whenIdle(callback: () => void): void {
+    if (this.#busy) this.#idle.push(callback)
+    else callback()
+  }
+
   readonly #start = (): void => {
     const core = this.#core
     const running = this.#waiting
@@ -36,6 +43,7 @@ export class Flusher {
     this.#running = running
     this.#target = core.writtenLsn
     core.flushes++
+    core.cutSinceFlush = Number.POSITIVE_INFINITY
     this.#error = core.failure
     this.#outstanding = 1
     for (const segment of core.segments.all) {
@@ -57,15 +65,15 @@ export class Flusher {
     this.#outstanding--
     if (this.#outstanding > 0) return
     const core = this.#core
+    const target = Math.min(this.#target, core.cutSinceFlush, core.writtenLsn) as Lsn
     // After a failed fdatasync the kernel may have dropped the pages: never try again, never trust it.
     if (this.#error !== undefined) core.fail(this.#error)
-    else if (this.#target > core.durableLsn) {
-      core.durableLsn = Math.min(this.#target, core.writtenLsn) as Lsn
-    }
+    else if (target > core.durableLsn) core.durableLsn = target
     const finished = this.#running
     this.#running = []
     this.#busy = this.#waiting.length > 0
     if (this.#busy) core.scheduler.soon(this.#start)
     for (const done of finished) done(this.#error, core.durableLsn)
+    if (!this.#busy && this.#idle.length > 0) for (const callback of this.#idle.splice(0)) callback()
   }
 }

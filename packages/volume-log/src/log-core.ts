@@ -68,6 +68,8 @@ export class LogCore {
   freeable: number[] = []
   pins = 0
   truncating = false
+  /** Lowest position cut since the flush under way began: it proves nothing about what was written there since. */
+  cutSinceFlush = Number.POSITIVE_INFINITY
 
   constructor(options: ReplicaLogOptions, meta: Meta) {
     this.options = options
@@ -163,6 +165,7 @@ export class LogCore {
     }
     this.lastHeaderCrc = this.pending.length > 0 ? this.pending.tailCrc() : this.committedCrc
     this.epochs.cut(from)
+    this.cutSinceFlush = Math.min(this.cutSinceFlush, this.appendedLsn)
     if (this.writtenLsn > this.appendedLsn) this.writtenLsn = this.appendedLsn
     if (this.durableLsn > this.appendedLsn) this.durableLsn = this.appendedLsn
   }
@@ -190,6 +193,7 @@ export class LogCore {
     this.writtenLsn = lsn(0)
     this.committedLsn = lsn(0)
     this.durableLsn = lsn(0)
+    this.cutSinceFlush = 0
     this.lastHeaderCrc = 0
     this.committedCrc = 0
     this.damage = []

@@ -10,6 +10,7 @@ import { BlockMap } from './block-map.ts'
 import { decodeCheckpoint, neededSegments } from './checkpoint-codec.ts'
 import type { Checkpoint } from './checkpoint-codec.ts'
 import { numberInName } from './geometry.ts'
+import type { Flusher } from './flusher.ts'
 import type { LogCore } from './log-core.ts'
 import { loadCheckpoint } from './recovery.ts'
 import type { Room } from './room.ts'
@@ -50,6 +51,7 @@ export class Rebuild implements RebuildTarget {
     core: LogCore,
     writer: AppendWriter,
     room: Room,
+    flusher: Flusher,
     fork: Lsn,
     needed: readonly number[],
   ) {
@@ -58,7 +60,8 @@ export class Rebuild implements RebuildTarget {
     this.#needed = needed
     this.#whole = new Set(this.#keepable(fork).filter((segment) => needed.includes(segment)))
     core.state = 'rebuilding'
-    room.whenQuiet(writer, () => this.#prepare())
+    // A flush under way holds segments that pass for clean and are not durable yet.
+    room.whenQuiet(writer, () => flusher.whenIdle(() => this.#prepare()))
   }
 
   missing(): number[] {

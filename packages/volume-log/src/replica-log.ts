@@ -64,7 +64,7 @@ export class ReplicaLog {
     this.#raw = new RawAppender(core, this.#room, this.#writer)
     this.#reader = new Reader(core, this.#tables, this.#writer)
     this.#flusher = new Flusher(core)
-    this.#truncation = new Truncation(core, this.#writer, this.#room)
+    this.#truncation = new Truncation(core, this.#writer, this.#room, this.#flusher)
     this.#checkpoints = new CheckpointWriter(core, this.#flusher)
     this.#compaction = new Compaction(core)
     this.#maintenance = new Maintenance(core, this.#checkpoints, this.#flusher, this.#room)
@@ -349,7 +349,7 @@ export class ReplicaLog {
    * until the target's `install` succeeds, also across restarts.
    */
   beginRebuild(fork: Lsn, needed: readonly number[]): RebuildTarget {
-    return new Rebuild(this.#core, this.#writer, this.#room, fork, needed)
+    return new Rebuild(this.#core, this.#writer, this.#room, this.#flusher, fork, needed)
   }
 
   // --- Upkeep.

@@ -6,6 +6,7 @@
 import { BLOCK_BYTES } from '@holdfast/base'
 import type { Disk, DiskError, DiskFile, Lsn } from '@holdfast/base'
 import type { AppendWriter } from './append-writer.ts'
+import type { Flusher } from './flusher.ts'
 import type { LogCore } from './log-core.ts'
 import { encodeText } from './meta.ts'
 import { numberInName } from './geometry.ts'
@@ -28,12 +29,14 @@ export class Truncation {
   readonly #core: LogCore
   readonly #writer: AppendWriter
   readonly #room: Room
+  readonly #flusher: Flusher
   #counter = 0
 
-  constructor(core: LogCore, writer: AppendWriter, room: Room) {
+  constructor(core: LogCore, writer: AppendWriter, room: Room, flusher: Flusher) {
     this.#core = core
     this.#writer = writer
     this.#room = room
+    this.#flusher = flusher
   }
 
   truncateTo(target: Lsn, done: TruncateDone): void {
@@ -48,10 +51,12 @@ export class Truncation {
       core.truncating = false
       done(error)
     }
-    // `truncating` keeps new writes and segments from beginning.
+    // `truncating` keeps new writes and segments from beginning. A flush still uses files that go.
     this.#room.whenQuiet(this.#writer, () => {
-      if (!core.usable) return finish({ kind: 'not-usable', lsn: core.appendedLsn })
-      this.#keepAside(target, () => this.#cut(target, finish))
+      this.#flusher.whenIdle(() => {
+        if (!core.usable) return finish({ kind: 'not-usable', lsn: core.appendedLsn })
+        this.#keepAside(target, () => this.#cut(target, finish))
+      })
     })
   }
 
