@@ -153,7 +153,8 @@ function calm(stage: Stage, plan: RunPlan): number {
   for (const node of cluster.nodes) undrain(stage, node.name)
   const stopping = (): boolean => cluster.nodes.some(({ stopping, life }) => stopping === life && life.alive)
   const whole = (): boolean => !stopping() && volumes.every((volume) => cluster.healthy(volume))
-  const lost = (): boolean => volumes.some((volume) => cluster.isDamaged(volume))
+  // Where no bit has flipped, nothing that was proven to be on a disk may be missing there.
+  const lost = (): boolean => stage.damaged !== undefined && volumes.some((volume) => cluster.isDamaged(volume))
   if (!cluster.runUntil(HEAL_MS_MAX, () => whole() || lost())) {
     for (const volume of volumes) {
       if (!cluster.healthy(volume) && !beyondRepair(stage, volume)) {

@@ -3,6 +3,7 @@
  *
  * A process crash keeps the page cache. A host crash loses any subset of the pages not yet made durable, and any
  * number of the newest changes of names: those reach the platter in order, as with a journal, and with any datasync.
+ * A datasync that fails loses its pages at the next host crash, whatever a later one says, unless they are written anew.
  */
 import type { Checksum, Disk, DiskDone, DiskError, DiskFile, OpenOptions } from '@holdfast/base'
 import { Inode, PAGE } from './sim-inode.ts'
@@ -102,7 +103,7 @@ export class SimPlatter {
       if (this.usedBytes - old + bytes.length > this.capacityBytes) return done(NO_SPACE)
       const inode = new Inode()
       inode.write(bytes, 0)
-      inode.makeDurable([...inode.unsynced])
+      inode.makeDurable(inode.unsynced)
       this.#names.set(path, inode)
       this.#names.makeDurable(this.#names.mark())
       return done(undefined)
@@ -163,10 +164,13 @@ export class SimPlatter {
       },
       datasync: (done) => {
         // What was written when it was asked for; later writes may or may not be covered.
-        const covered = [...inode.unsynced]
+        const covered = inode.unsynced
         const mark = this.#names.mark()
         this.#later(life, 0.1, 3, () => {
-          if (this.failing.has('datasync')) return done(ioError('making durable', path))
+          if (this.failing.has('datasync')) {
+            inode.dropUnsynced(covered)
+            return done(ioError('making durable', path))
+          }
           inode.makeDurable(covered)
           this.#names.makeDurable(mark)
           return done(undefined)

@@ -7,10 +7,12 @@ export class Inode {
   readonly #pages = new Map<number, Uint8Array>()
   /** What the platter holds of pages written since they were last made durable. */
   readonly #platter = new Map<number, Uint8Array | undefined>()
+  /** Pages whose write-back failed: clean for the kernel, no later sync covers them, and the platter never got them. */
+  readonly #dropped = new Set<number>()
   size = 0
 
-  get unsynced(): IterableIterator<number> {
-    return this.#platter.keys()
+  get unsynced(): number[] {
+    return [...this.#platter.keys()].filter((page) => !this.#dropped.has(page))
   }
 
   write(bytes: Uint8Array, position: number): void {
@@ -29,6 +31,7 @@ export class Inode {
 
   /** A whole page: written into a fresh one, which need not be zeroed before. */
   #replace(page: number, bytes: Uint8Array): void {
+    this.#dropped.delete(page)
     const old = this.#pages.get(page)
     if (this.#platter.has(page)) {
       if (old !== undefined) return old.set(bytes)
@@ -38,6 +41,7 @@ export class Inode {
 
   /** The page to write into: a copy where the platter still needs the old one. */
   #writable(page: number): Uint8Array {
+    this.#dropped.delete(page)
     const old = this.#pages.get(page)
     if (old !== undefined && this.#platter.has(page)) return old
     if (!this.#platter.has(page)) this.#platter.set(page, old)
@@ -62,17 +66,23 @@ export class Inode {
   }
 
   makeDurable(pages: readonly number[]): void {
-    for (const page of pages) this.#platter.delete(page)
+    for (const page of pages) if (!this.#dropped.has(page)) this.#platter.delete(page)
+  }
+
+  /** A sync failed: as Linux does, it says so once, reads go on to show the pages, and only a new write dirties them. */
+  dropUnsynced(pages: readonly number[]): void {
+    for (const page of pages) if (this.#platter.has(page)) this.#dropped.add(page)
   }
 
   /** Any subset of what is not durable is lost. */
   loseUnsynced(random: SeededRandom): void {
     for (const [page, old] of this.#platter) {
-      if (random.chance(0.5)) continue
+      if (!this.#dropped.has(page) && random.chance(0.5)) continue
       if (old === undefined) this.#pages.delete(page)
       else this.#pages.set(page, old)
     }
     this.#platter.clear()
+    this.#dropped.clear()
   }
 
   /** Flips one bit of one page on the platter; the page, or undefined where there is none. */

@@ -25,6 +25,43 @@ const untilSaved = (h: Harness, count: number, then: () => void): void => {
 }
 
 describe('a disk that fails', () => {
+  it('at a flush loses nothing that is acknowledged as durable later, in the same boot', () => {
+    const h = new Harness({ segmentBlocks: 16 }).open()
+    for (let i = 0; i < 12; i++) h.write([i, i + 1])
+    h.commit()
+    h.disk.failNext = 'datasync'
+    expect(h.wait<[unknown]>((done) => h.log.flush(done))[0]).toMatchObject({ kind: 'io' })
+    h.close(false)
+    // The kernel has said it once; what it could not write is in its page cache still, and clean.
+    h.open()
+    const end = h.log.appendedLsn
+    expect(h.flush()).toBe(end)
+    h.crash(0)
+    h.open()
+    expect(h.log.appendedLsn).toBe(end)
+    h.commit()
+    for (let i = 0; i < 12; i++) expect(h.fill(i)).toBe(i + 1)
+  })
+
+  it('while a tail is wiped does not bring it back', () => {
+    const { h, fork } = forked()
+    h.flush()
+    untilSaved(h, 1, () => {
+      h.disk.failNext = 'datasync'
+    })
+    const keepsAside = h.disk.open.bind(h.disk)
+    h.disk.open = (path, options, done) =>
+      path.includes('/cut-') ? done({ kind: 'no-space', message: 'full' }, undefined) : keepsAside(path, options, done)
+    const [error] = h.wait<[unknown]>((done) => h.log.truncateTo(fork, done))
+    expect(error).toMatchObject({ kind: 'io' })
+    h.close(false)
+    h.open()
+    expect(h.log.appendedLsn).toBe(fork)
+    h.crash(0)
+    h.open()
+    expect(h.log.appendedLsn).toBe(fork)
+  })
+
   it('at the end of a cut ends the log: what follows would be cut by the next start', () => {
     const { h, fork } = forked()
     untilSaved(h, 2, () => {

@@ -67,6 +67,14 @@ export class Recovery {
    * Nobody can tell from here, so this copy does not pass for complete while a silent one may hold it.
    */
   #wholeBehind = false
+  /**
+   * From here on what is found is written again. The page cache has outlived the process: it may show pages whose
+   * write-back failed, which the kernel has said once and no later `fdatasync` says or repairs.
+   */
+  readonly #rewriteFrom: number
+  #rewriting = 1
+  #rewriteError: DiskError | undefined
+  #rewritten: () => void = () => undefined
 
   constructor(core: LogCore, done: RecoveryDone) {
     this.#core = core
@@ -74,6 +82,10 @@ export class Recovery {
     this.#sealer = sealerOf(core.meta.value.bootId, core.checksum)
     const cutTo = core.meta.value.cutTo ?? Number.POSITIVE_INFINITY
     this.#provenLsn = Math.min(core.meta.value.durableLsn, cutTo)
+    const { clean, bootId, durableLsn, suspect } = core.meta.value
+    // What a damaged log has healed since is not durable although it lies below what was.
+    const notDurableFrom = suspect ? 0 : durableLsn
+    this.#rewriteFrom = clean || bootId !== core.options.bootId ? Number.POSITIVE_INFINITY : notDurableFrom
   }
 
   run(): void {
@@ -161,12 +173,34 @@ export class Recovery {
     new BatchScan(core.checksum, range, {
       batch: (header, bytes, offset) => this.#take(header, bytes, offset),
       end: (error) => {
-        if (error !== undefined) return this.#fail(error)
-        const whole = geometry.indexOf(core.appendedLsn) === 0 && core.appendedLsn > start
-        if (whole) this.#replay()
-        else this.#tail(segment)
+        this.#rewriteError ??= error
+        this.#rewritten = () => {
+          if (this.#rewriteError !== undefined) return this.#fail(this.#rewriteError)
+          this.#rewriting = 1
+          const whole = geometry.indexOf(core.appendedLsn) === 0 && core.appendedLsn > start
+          if (whole) this.#replay()
+          else this.#tail(segment)
+        }
+        this.#rewriteEnded(undefined)
       },
     }).run()
+  }
+
+  /** Makes the pages of a batch dirty again, with the very bytes that were checked. */
+  #rewrite(header: HeaderView, bytes: Uint8Array, offset: number): void {
+    const { segments, geometry } = this.#core
+    const file = segments.get(geometry.segmentOf(header.lsn))?.file
+    if (file === undefined) return
+    this.#rewriting++
+    const copy = bytes.slice(offset - BLOCK_BYTES, offset + header.payloadBlocks * BLOCK_BYTES)
+    const done = (error: DiskError | undefined): void => this.#rewriteEnded(error)
+    if (file.write([copy], geometry.indexOf(header.lsn) * BLOCK_BYTES, done)) done(undefined)
+  }
+
+  /** The walk of a segment has ended, or one write of it: when all have, `#rewritten` goes on. */
+  #rewriteEnded(error: DiskError | undefined): void {
+    this.#rewriteError ??= error
+    if (--this.#rewriting === 0) this.#rewritten()
   }
 
   /** False: no continuation of the log. */
@@ -174,6 +208,7 @@ export class Recovery {
     const core = this.#core
     if (header.previousHeaderCrc !== core.lastHeaderCrc || header.epoch < core.epochs.last) return false
     if (header.endLsn > core.meta.value.durableLsn) this.#checkPayload(header, bytes, offset)
+    if (header.endLsn > this.#rewriteFrom) this.#rewrite(header, bytes, offset)
     core.noteHeader(header)
     core.writtenLsn = core.appendedLsn
     this.#committedSeen = Math.max(this.#committedSeen, header.committedLsn)
@@ -288,6 +323,8 @@ export class Recovery {
     }
     core.commitTo(Math.max(this.#committedSeen, core.committedLsn))
     if (core.appendedLsn < this.#provenLsn) return this.#damaged(this.#provenLsn)
+    // The first header of a cut tail may look wiped and not be so on the disk, for the same reason.
+    if (core.meta.value.cutTo !== undefined) this.#stale.push(core.appendedLsn)
     if (this.#stale.length > 0) this.#cutAt = core.appendedLsn
     // This copy may have acknowledged what goes with the tail, and must not pass for complete (I5, I9).
     core.suspect ||= this.#wholeBehind

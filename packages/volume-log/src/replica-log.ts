@@ -134,10 +134,11 @@ export class ReplicaLog {
     if (!core.suspect && core.state !== 'damaged') return
     core.suspect = false
     core.meta.value.suspect = false
+    // That of a damaged log told how far it had reached, and what has healed it is not durable yet.
+    core.meta.value.durableLsn = Math.min(core.meta.value.durableLsn, core.durableLsn)
     if (core.state === 'damaged') {
       core.state = 'ok'
       core.damagedBelowLsn = lsn(0)
-      core.meta.value.durableLsn = Math.min(core.meta.value.durableLsn, core.durableLsn)
     }
     core.meta.save((error) => {
       if (error === undefined) return

@@ -251,7 +251,11 @@ export class MemoryDisk implements Disk {
         const error = this.#fails('datasync')
         const pages = [...inode.dirty]
         this.#later(() => {
-          if (error !== undefined) return done(error)
+          if (error !== undefined) {
+            // As Linux does: clean from now on, and never on the platter.
+            for (const page of pages) inode.dirty.delete(page)
+            return done(error)
+          }
           for (const page of pages) {
             const start = page * PAGE
             inode.platter.set(inode.cache.subarray(start, start + PAGE), start)
