@@ -241,7 +241,7 @@ export class Follower {
     const sent = new Set(message.segments)
     const held = message.needed.filter((segment) => !sent.has(segment))
     const fork = held.length === 0 ? lsn(0) : lsn((Math.max(...held) + 1) * this.#segmentBlocks)
-    const target = this.#log.beginRebuild(fork, message.needed)
+    const target = this.#log.beginRebuild(fork, message.needed, this.#later())
     this.#checkpoint.length = 0
     this.#phase = { kind: 'rebuilding', target, receivedBytes: 0 }
   }

@@ -86,6 +86,8 @@ export class Replica {
   /** Times that the disk failed since this process began. */
   #failures = 0
   readonly #handOver: HandOver
+  /** Called when the opening that was under way at `close` has ended. */
+  #closedOpening: (() => void) | undefined
 
   constructor(context: NodeContext, versioned: Versioned<VolumeRecord>, owner: ReplicaOwner) {
     const { record, key } = versioned
@@ -109,7 +111,8 @@ export class Replica {
     const ports = { disk, checksum, scheduler, events, bootId, crcCache, wallMs }
     openReplicaLog({ ...ports, path, volume: id, segmentBlocks, sizeBytes }, (error, log, report) => {
       if (this.#role.kind === 'closed') {
-        log?.close(false, () => {})
+        if (log === undefined) this.#closedOpening?.()
+        else log.close(false, () => this.#closedOpening?.())
         return
       }
       if (error !== undefined || log === undefined) {
@@ -281,7 +284,9 @@ export class Replica {
     if (role.kind === 'follower') role.follower?.close()
     this.#role = { kind: 'closed' }
     this.#owner.roleChanged(this.volume)
-    if (this.#log === undefined) this.#context.scheduler.soon(done)
+    // Recovery writes, too: who removes the copy next must not meet it.
+    if (role.kind === 'opening') this.#closedOpening = done
+    else if (this.#log === undefined) this.#context.scheduler.soon(done)
     else this.#log.close(clean, done)
   }
 
@@ -342,6 +347,7 @@ export class Replica {
     this.#setRole({ kind: 'opening' })
     const unlessClosed = (task: () => void) => (): void => {
       if (this.#role.kind === 'opening') task()
+      else this.#closedOpening?.()
     }
     const closed = unlessClosed(() => between(unlessClosed(() => this.#open(record))))
     if (log === undefined) closed()

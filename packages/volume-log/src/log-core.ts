@@ -68,6 +68,8 @@ export class LogCore {
   freeable: number[] = []
   pins = 0
   truncating = false
+  #tasks = 0
+  #whenNoTask: (() => void)[] = []
   /** Lowest position cut since the flush under way began: it proves nothing about what was written there since. */
   cutSinceFlush = Number.POSITIVE_INFINITY
 
@@ -176,6 +178,22 @@ export class LogCore {
     this.state = 'failed'
     this.failure = error
     this.events.event('error', 'log failed', { path: this.geometry.path, cause: error.message })
+  }
+
+  /** A cut, or a step of a rebuild, is under way until `taskEnded`. */
+  taskBegan(): void {
+    this.#tasks++
+  }
+
+  taskEnded(): void {
+    this.#tasks--
+    while (this.#tasks === 0 && this.#whenNoTask.length > 0) this.#whenNoTask.shift()?.()
+  }
+
+  /** Calls back, at once perhaps, when none is under way. */
+  whenNoTask(callback: () => void): void {
+    if (this.#tasks === 0) callback()
+    else this.#whenNoTask.push(callback)
   }
 
   get usable(): boolean {

@@ -14,6 +14,7 @@ import type { Flusher } from './flusher.ts'
 import type { LogCore } from './log-core.ts'
 import { loadCheckpoint } from './recovery.ts'
 import type { Room } from './room.ts'
+import type { LogState } from './types.ts'
 
 type Done = (error: DiskError | undefined) => void
 
@@ -44,6 +45,8 @@ export class Rebuild implements RebuildTarget {
   readonly #needed: readonly number[]
   readonly #whole: Set<number>
   readonly #arriving = new Map<number, Arriving>()
+  readonly #before: LogState
+  readonly #begun: () => void
   #queue: (() => void)[] | undefined = []
   #failure: DiskError | undefined
 
@@ -54,10 +57,14 @@ export class Rebuild implements RebuildTarget {
     flusher: Flusher,
     fork: Lsn,
     needed: readonly number[],
+    begun: () => void,
   ) {
     this.#core = core
     this.#writer = writer
     this.#needed = needed
+    this.#before = core.state
+    this.#begun = begun
+    core.taskBegan()
     this.#whole = new Set(this.#keepable(fork).filter((segment) => needed.includes(segment)))
     core.state = 'rebuilding'
     // A flush under way holds segments that pass for clean and are not durable yet.
@@ -68,8 +75,8 @@ export class Rebuild implements RebuildTarget {
     return this.#needed.filter((segment) => !this.#whole.has(segment))
   }
 
-  writeSegment(segment: number, offsetBytes: number, bytes: Uint8Array, done: Done): void {
-    this.#whenReady(done, () => {
+  writeSegment(segment: number, offsetBytes: number, bytes: Uint8Array, callback: Done): void {
+    this.#whenReady(callback, (done) => {
       const arriving = this.#arriving.get(segment) ?? {
         file: undefined,
         bytes: 0,
@@ -86,8 +93,8 @@ export class Rebuild implements RebuildTarget {
     })
   }
 
-  install(bytes: Uint8Array, done: Done): void {
-    this.#whenReady(done, () => {
+  install(bytes: Uint8Array, callback: Done): void {
+    this.#whenReady(callback, (done) => {
       const core = this.#core
       const checkpoint = decodeCheckpoint(bytes, core.checksum)
       const problem = checkpoint === undefined ? 'checkpoint is damaged' : this.#problem(checkpoint)
@@ -127,12 +134,16 @@ export class Rebuild implements RebuildTarget {
   /** What is kept becomes durable, then meta tells, then the rest goes. */
   #prepare(): void {
     const core = this.#core
+    if (this.#failure !== undefined) return this.#unchanged()
     const kept = [...core.segments.all].filter((segment) => this.#whole.has(segment.number))
     let open = 1
+    let failure = core.failure
     const step: Done = (error) => {
-      if (error !== undefined) this.#failure ??= error
-      open--
-      if (open === 0) this.#mark()
+      failure ??= error
+      if (--open > 0) return
+      // What is kept would pass for durable: nothing is marked then.
+      if (failure === undefined) this.#mark()
+      else this.#broken(failure)
     }
     for (const segment of kept) {
       if (!segment.dirty || segment.file === undefined) continue
@@ -145,18 +156,44 @@ export class Rebuild implements RebuildTarget {
   #mark(): void {
     const core = this.#core
     const meta = core.meta.value
+    const { state, kept, clean, cutTo, durableLsn } = meta
     meta.state = 'rebuilding'
     meta.kept = [...this.#whole]
     meta.clean = false
     meta.cutTo = undefined
     meta.durableLsn = 0
     core.meta.save((error) => {
-      if (error !== undefined) this.#failure ??= error
-      else if (this.#failure === undefined) this.#clear()
-      const queue = this.#queue ?? []
-      this.#queue = undefined
-      for (const task of queue) task()
+      if (error?.kind === 'no-space') {
+        // The file is as before: so is the log.
+        Object.assign(meta, { state, kept, clean, cutTo, durableLsn })
+        this.#failure ??= error
+        return this.#unchanged()
+      }
+      if (error !== undefined) return this.#broken(error)
+      this.#clear()
+      this.#ready()
     })
+  }
+
+  /** Ended before anything was changed. */
+  #unchanged(): void {
+    if (this.#core.state === 'rebuilding') this.#core.state = this.#before
+    this.#ready()
+  }
+
+  /** Whether the log is being rebuilt, and what of it is durable, is not known now: opening anew shows it. */
+  #broken(error: DiskError): void {
+    this.#failure ??= error
+    this.#core.fail(error)
+    this.#ready()
+  }
+
+  #ready(): void {
+    const queue = this.#queue ?? []
+    this.#queue = undefined
+    for (const task of queue) task()
+    this.#begun()
+    this.#core.taskEnded()
   }
 
   #clear(): void {
@@ -178,10 +215,15 @@ export class Rebuild implements RebuildTarget {
     }
   }
 
-  #whenReady(done: Done, task: () => void): void {
+  #whenReady(callback: Done, task: (done: Done) => void): void {
+    this.#core.taskBegan()
+    const done: Done = (error) => {
+      callback(error)
+      this.#core.taskEnded()
+    }
     const run = (): void => {
       if (this.#failure !== undefined) this.#later(done, this.#failure)
-      else task()
+      else task(done)
     }
     if (this.#queue === undefined) run()
     else this.#queue.push(run)
@@ -216,7 +258,8 @@ export class Rebuild implements RebuildTarget {
     disk.open(path, { createBytes: geometry.segmentBytes }, (error, file) => {
       const waiting = arriving.waiting ?? []
       arriving.waiting = undefined
-      arriving.file = file
+      if (this.#failure === undefined) arriving.file = file
+      else file?.close()
       for (const task of waiting) task(error)
     })
   }
@@ -276,7 +319,10 @@ export class Rebuild implements RebuildTarget {
     meta.bootId = core.options.bootId
     meta.durableLsn = checkpoint.lsn
     core.meta.save((error) => {
-      if (error !== undefined) return done(error)
+      if (error !== undefined) {
+        core.fail(error)
+        return done(error)
+      }
       for (const arriving of this.#arriving.values()) arriving.file?.close()
       core.reset()
       loadCheckpoint(core, checkpoint)

@@ -347,10 +347,11 @@ export class ReplicaLog {
 
   /**
    * Gives up the contents but the segments that are the same on the peer. The state is `rebuilding` at once and
-   * until the target's `install` succeeds, also across restarts.
+   * until the target's `install` succeeds, also across restarts. `begun` is called when that is so on the disk, or the
+   * log has failed, or it was given up before anything was changed.
    */
-  beginRebuild(fork: Lsn, needed: readonly number[]): RebuildTarget {
-    return new Rebuild(this.#core, this.#writer, this.#room, this.#flusher, fork, needed)
+  beginRebuild(fork: Lsn, needed: readonly number[], begun: () => void = () => undefined): RebuildTarget {
+    return new Rebuild(this.#core, this.#writer, this.#room, this.#flusher, fork, needed, begun)
   }
 
   // --- Upkeep.
@@ -367,9 +368,14 @@ export class ReplicaLog {
 
   /**
    * Ends the log. `clean`: flushed, with a checkpoint, and marked so. The caller begins nothing any more; what the log
-   * itself has under way (a segment, a checkpoint, meta) is waited for: its place may be somebody else's afterwards.
+   * itself has under way (a segment, a checkpoint, meta, a cut, a rebuild) is waited for: its place may be somebody
+   * else's afterwards.
    */
   close(clean: boolean, done: (error: DiskError | undefined) => void): void {
+    this.#core.whenNoTask(() => this.#close(clean, done))
+  }
+
+  #close(clean: boolean, done: (error: DiskError | undefined) => void): void {
     this.#room.whenQuiet(this.#writer, () => {
       if (!clean || !this.#core.usable) {
         this.#checkpoints.whenIdle(() => this.#core.meta.whenIdle(() => this.#end(undefined, done)))

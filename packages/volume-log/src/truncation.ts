@@ -47,9 +47,11 @@ export class Truncation {
     }
     if (target === core.appendedLsn) return core.scheduler.soon(() => done(undefined))
     core.truncating = true
+    core.taskBegan()
     const finish: TruncateDone = (error) => {
       core.truncating = false
       done(error)
+      core.taskEnded()
     }
     // `truncating` keeps new writes and segments from beginning. A flush still uses files that go.
     this.#room.whenQuiet(this.#writer, () => {

@@ -405,6 +405,84 @@ describe('rebuild', () => {
     transfer(a, b, info)
     for (let i = 0; i < 24; i++) expect(b.fill(i)).toBe(a.fill(i))
   })
+
+  it('is not begun where what is kept can not be made durable, and shows in the open log as before', () => {
+    const { b, info } = prepare()
+    const end = b.log.appendedLsn
+    b.write([3, 3])
+    b.disk.failNext = 'datasync'
+    const begun = b.wait<[]>((done) => void b.log.beginRebuild(b.log.appendedLsn, [0, ...info.segments], done))
+    expect(begun).toEqual([])
+    expect(b.log.state).toBe('failed')
+    b.close(false)
+    b.open()
+    expect(b.report?.rebuilding).toBe(false)
+    expect(b.log.appendedLsn).toBeGreaterThan(end)
+  })
+
+  it('leaves the log as it was when it is given up before it began, or has no room to begin', () => {
+    const { b, info } = prepare()
+    const end = b.log.appendedLsn
+    let begun = false
+    b.log.flush(() => {})
+    const target = b.log.beginRebuild(lsn(0), info.segments, () => {
+      begun = true
+    })
+    target.abort()
+    b.scheduler.run(() => begun)
+    expect(b.log.state).toBe('ok')
+    const save = b.disk.writeAtomic.bind(b.disk)
+    b.disk.writeAtomic = (_path, _chunks, done) => b.scheduler.soon(() => done({ kind: 'no-space', message: 'full' }))
+    b.wait<[]>((done) => void b.log.beginRebuild(lsn(0), info.segments, done))
+    b.disk.writeAtomic = save
+    expect(b.log.state).toBe('ok')
+    b.write([3, 3])
+    b.reopen()
+    expect(b.log.appendedLsn).toBe(end + 2)
+  })
+
+  it('ends the log where it can not be noted on the disk, at its beginning or at its end', () => {
+    const { a, b, info } = prepare()
+    b.disk.failNext = 'save'
+    b.wait<[]>((done) => void b.log.beginRebuild(lsn(0), info.segments, done))
+    expect(b.log.state).toBe('failed')
+    b.close(false)
+    b.open()
+    expect(b.report?.rebuilding).toBe(false)
+    const save = b.disk.writeAtomic.bind(b.disk)
+    b.disk.writeAtomic = (path, chunks, done) => {
+      if (path.includes('/checkpoint-')) b.disk.writeAtomic = failing
+      save(path, chunks, done)
+    }
+    const failing: typeof save = (_path, _chunks, done) => b.scheduler.soon(() => done({ kind: 'io', message: 'broken' }))
+    expect(() => transfer(a, b, info)).toThrow()
+    expect(b.log.state).toBe('failed')
+    b.disk.writeAtomic = save
+    b.close(false)
+    b.open()
+    expect(b.report?.rebuilding).toBe(true)
+    transfer(a, b, info)
+    expect(b.log.appendedLsn).toBe(info.lsn)
+  })
+
+  it('and a cut are waited for when the log is closed', () => {
+    const { b, info } = prepare()
+    const begin = b.log.appendedLsn
+    b.write([3, 3])
+    let cut = false
+    b.log.truncateTo(begin, () => {
+      cut = true
+    })
+    b.wait<[unknown]>((done) => b.log.close(false, done))
+    expect(cut).toBe(true)
+    b.open()
+    let begun = false
+    b.log.beginRebuild(lsn(0), info.segments, () => {
+      begun = true
+    })
+    b.wait<[unknown]>((done) => b.log.close(false, done))
+    expect(begun).toBe(true)
+  })
 })
 
 describe('new segments', () => {
