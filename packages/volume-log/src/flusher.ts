@@ -53,6 +53,7 @@ export class Flusher {
       this.#outstanding++
       core.segments.retain(segment)
       file.datasync((error) => {
+        if (error === undefined) segment.nameOwed = false
         core.segments.release(segment)
         this.#ended(error)
       })

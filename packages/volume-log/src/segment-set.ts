@@ -22,6 +22,8 @@ export class Segment implements CrcHolder {
   ready = false
   /** Written since the last flush began. */
   dirty = false
+  /** Its name is not durable before a `datasync` of a file that was opened with `createBytes`. */
+  nameOwed = false
   /** Operations under way: it must not be closed or freed meanwhile. */
   users = 0
   /** Freed while in use: goes at the last user's end. */
@@ -110,7 +112,8 @@ export class SegmentSet {
       segment.waiters.push(done)
       return
     }
-    this.#openFile(segment, {}, done)
+    // Closed before its first flush: the file opened now has to make the name durable with its contents.
+    this.#openFile(segment, segment.nameOwed ? { createBytes: this.#geometry.segmentBytes } : {}, done)
   }
 
   /** Creates a segment of full size, from a spare file where there is one. `fill` as for `Disk.open`. */
@@ -125,6 +128,7 @@ export class SegmentSet {
       return done({ kind: 'no-space', message: `no room for segment ${number} of ${this.#geometry.path}` }, undefined)
     }
     const segment = this.add(number)
+    segment.nameOwed = true
     this.#openFile(segment, { createBytes: this.#geometry.segmentBytes, recycle: spare, fill }, (error) => {
       if (error === undefined) return done(undefined, segment)
       // A spare may be either where it was or renamed already: a later start cleans up.

@@ -135,6 +135,29 @@ describe('checkpoint and recovery', () => {
 })
 
 describe('rest', () => {
+  it('of a segment before its first flush does not forget that its name is not durable', () => {
+    const h = new Harness({ segmentBlocks: 16, settings: { idleRounds: 1 } }).open()
+    const opened: (readonly [string, number | undefined])[] = []
+    const open = h.disk.open.bind(h.disk)
+    h.disk.open = (path, options, done) => {
+      opened.push([path.slice(h.path.length + 1), options.createBytes])
+      open(path, options, done)
+    }
+    const rest = (): void => {
+      for (let i = 0; i < 3; i++) h.log.maintenance()
+      h.scheduler.run()
+      expect(h.disk.openFiles).toBe(0)
+    }
+    h.room()
+    rest()
+    h.write([1, 1])
+    h.flush()
+    rest()
+    h.write([2, 2])
+    const name = 'segment-000000000000'
+    expect(opened).toEqual([[name, 16 * BLOCK], [name, 16 * BLOCK], [name, undefined]])
+  })
+
   it('marks an idle volume as cleanly stopped, and an append takes the mark away first', () => {
     const h = new Harness({ settings: { idleRounds: 1 } }).open()
     h.write([1, 1])
