@@ -241,7 +241,9 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
       return
     }
     if (((offset | length) & (BLOCK_BYTES - 1)) !== 0) {
-      this.#writeUnaligned(sink, seq, offset, copyBytes(source, sourceStart, sourceStart + length), fua)
+      const payload = copyBytes(source, sourceStart, sourceStart + length)
+      this.unreserve(source)
+      this.#writeUnaligned(sink, seq, offset, payload, fua)
       return
     }
     const startedAt = this.#context.clock.now()
