@@ -42,7 +42,7 @@ export class PeerTable {
   readonly #events: PeerTableEvents
   readonly #dials = new Map<string, Dial>()
   #closed = false
-  #subscriptions = 0
+  #numbers = 0
 
   constructor(
     self: NodeId,
@@ -83,7 +83,12 @@ export class PeerTable {
 
   /** A number that no other subscription of this process has. */
   nextSubscription(): number {
-    return ++this.#subscriptions
+    return ++this.#numbers
+  }
+
+  /** A number that no other question to a peer has. */
+  nextQuestion(): number {
+    return ++this.#numbers
   }
 
   close(): void {

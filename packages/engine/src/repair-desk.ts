@@ -24,7 +24,6 @@ export class RepairDesk {
   readonly #log: ReplicaLog
   readonly #links: () => Iterable<Link>
   readonly #fetches = new Map<number, Fetch>()
-  #seq = 0
 
   constructor(
     context: NodeContext,
@@ -126,31 +125,36 @@ export class RepairDesk {
       done(true)
       return
     }
-    this.#fetchFrom([...this.#links()], position, (block) => {
+    this.#mend(position, [...this.#links()], (ok) => {
+      if (ok) this.#repair(lsnAfter(position, 1), blockCount - 1, done)
+      else done(false)
+    })
+  }
+
+  /** One block, from the first of the members whose block is right. */
+  #mend(position: Lsn, links: Link[], done: (ok: boolean) => void): void {
+    const link = links.shift()
+    if (link === undefined) {
+      done(false)
+      return
+    }
+    this.#fetch(link, position, (block) => {
       if (block === undefined) {
-        done(false)
+        this.#mend(position, links, done)
         return
       }
       this.#log.repairBlocks(position, block, (error) => {
-        if (error !== undefined) done(false)
-        else this.#repair(lsnAfter(position, 1), blockCount - 1, done)
+        if (error === undefined) done(true)
+        else this.#mend(position, links, done)
       })
     })
   }
 
-  #fetchFrom(links: Link[], position: Lsn, done: (block: Uint8Array | undefined) => void): void {
-    const link = links.shift()
-    if (link === undefined) {
-      done(undefined)
-      return
-    }
-    const seq = ++this.#seq
+  #fetch(link: Link, position: Lsn, done: (block: Uint8Array | undefined) => void): void {
+    // An answer to an earlier reign's question may come over the same link: its number must not be one of ours.
+    const seq = this.#context.peers.nextQuestion()
     const cancel = this.#context.scheduler.after(FETCH_TIMEOUT_MS, () => this.#finish(seq, undefined))
-    this.#fetches.set(seq, {
-      link,
-      cancel,
-      done: (block) => (block === undefined ? this.#fetchFrom(links, position, done) : done(block)),
-    })
+    this.#fetches.set(seq, { link, cancel, done })
     link.send({
       type: 'block-fetch',
       volume: this.#scope.volume,
