@@ -51,3 +51,31 @@ describe('a buffer that was reserved for a large write', () => {
     expect(target.lastIndexOf(20)).toBe(511 + length)
   })
 })
+
+describe('a read of a damaged block', () => {
+  it('is answered by the next primary when the reign ends before it is mended', () => {
+    const { cluster, primary, session, ask } = connect(2)
+    const record = cluster.record(VOLUME)
+    const log = record === undefined ? undefined : primary.engine?.replicas.get(record.id)?.log
+    if (record === undefined || log === undefined) throw new Error('the primary has no log')
+    expect(ask((token) => void session.write(token, 0, new Uint8Array(BLOCK).fill(7), 0, BLOCK, true))).toBe(0)
+    const page = log.appendedLsn - 1
+    expect(primary.platter.flipBitAt(`volumes/${record.id}/segment-000000000000`, page)).toBe(true)
+    cluster.invariants.expectLosses()
+    for (const other of cluster.nodes) {
+      if (other === primary) continue
+      cluster.network.cut(primary.name, other.name)
+      cluster.network.cut(other.name, primary.name)
+    }
+    cluster.coordinator.unreachableFrom.add(primary.name)
+    cluster.world.schedule(6_000, undefined, () => {
+      cluster.network.heal()
+      cluster.coordinator.unreachableFrom.clear()
+    })
+    const target = new Uint8Array(BLOCK)
+    expect(ask((token) => session.read(token, 0, BLOCK, target, 0))).toBe(0)
+    expect(target.every((byte) => byte === 7)).toBe(true)
+    expect(cluster.record(VOLUME)?.epoch).toBe(2)
+    expect(cluster.violations).toEqual([])
+  })
+})

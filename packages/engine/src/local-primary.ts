@@ -36,7 +36,7 @@ import { type BatchRequests, InFlight, type InFlightBatch } from './in-flight.ts
 import { type FeedOwner, MemberFeed } from './member-feed.ts'
 import type { Link } from './peer-table.ts'
 import { readRelocation } from './relocation.ts'
-import { RepairDesk } from './repair-desk.ts'
+import { type ReadOutcome, RepairDesk } from './repair-desk.ts'
 import type { VolumeCounters } from './statistics.ts'
 
 /** Payload blocks of the batch that gathers small writes. */
@@ -146,9 +146,9 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
       },
       serving: () => this.serving,
     })
-    this.#repairs = new RepairDesk(context, this.scope, log, () => this.#repairLinks())
+    const links = (): Iterable<Link | undefined> => this.#repairLinks()
+    this.#repairs = new RepairDesk(context, this.scope, log, links, (reason) => owner.failed(reason))
   }
-
 
   /** Begins the reign: the `epoch` record, whose commit opens the volume (I6). */
   start(): void {
@@ -685,13 +685,14 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
       return
     }
     this.#blockedBy = 'unaligned'
-    const failed = (): void => {
-      if (this.#closed) {
+    const failed = (outcome: ReadOutcome): void => {
+      if (this.#closed || outcome === 'elsewhere') {
         sink.pieceReturned(seq, payload)
-        return
+        if (this.#closed) return
+      } else {
+        this.#failures.push({ sink, seq, payload, error: errno.EIO })
+        this.#scheduleTurn()
       }
-      this.#failures.push({ sink, seq, payload, error: errno.EIO })
-      this.#scheduleTurn()
       if (this.#blockedBy === 'unaligned') this.#unblock()
     }
     const finish = (): void => {
@@ -703,12 +704,16 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
       append()
       if (this.#blockedBy === 'nothing') this.#unblock()
     }
+    const then = (next: () => void) => (outcome: ReadOutcome): void => {
+      if (outcome === 'read') next()
+      else failed(outcome)
+    }
     const readTail = (): void => {
       if (!tailCut) finish()
-      else this.#repairs.readLatest(end - 1, blockBytes, lastAt, (ok) => (ok ? finish() : failed()))
+      else this.#repairs.readLatest(end - 1, blockBytes, lastAt, then(finish))
     }
     if (!headCut) readTail()
-    else this.#repairs.readLatest(first, blockBytes, 0, (ok) => (ok ? readTail() : failed()))
+    else this.#repairs.readLatest(first, blockBytes, 0, then(readTail))
   }
 
   /** Edges by read-modify-write under no number of their own, then the middle under the piece's. */
@@ -846,7 +851,12 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
 
   #readSlowly(request: WaitingRead): void {
     const { sink, seq, offset, length, target, targetOffset, startedAt } = request
-    this.#repairs.read(offset, length, target, targetOffset, (ok) => {
+    this.#repairs.read(offset, length, target, targetOffset, (outcome) => {
+      if (outcome === 'elsewhere' || this.#closed) {
+        sink.pieceReturned(seq, undefined)
+        return
+      }
+      const ok = outcome === 'read'
       this.#counters.read.add(length, this.#context.clock.now() - startedAt)
       if (!ok) this.#counters.read.errors++
       sink.pieceDone(seq, ok ? errno.OK : errno.EIO)
@@ -876,11 +886,8 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
     this.machine.gone(feed.node, this.#context.clock.now())
   }
 
-  *#repairLinks(): Generator<Link> {
-    for (const node of this.machine.othersInSync()) {
-      const link = this.#feeds.get(node)?.link
-      if (link !== undefined) yield link
-    }
+  *#repairLinks(): Generator<Link | undefined> {
+    for (const node of this.machine.othersInSync()) yield this.#feeds.get(node)?.link
   }
 
   #failWritesForWantOfCopies(now: Instant): void {

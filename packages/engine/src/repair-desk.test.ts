@@ -1,6 +1,6 @@
 import { epoch, type Lsn, nodeId } from '@holdfast/base'
 import type { PeerMessage } from '@holdfast/wire'
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, vi } from 'vitest'
 import { BLOCK, Harness } from '../../volume-log/src/testing/harness.ts'
 import type { NodeContext } from './context.ts'
 import type { Link } from './peer-table.ts'
@@ -35,7 +35,7 @@ class Bench {
 
   newDesk(): RepairDesk {
     const scope = { volume: this.h.volume, epoch: epoch(1) }
-    return new RepairDesk(this.#context, scope, this.h.log, () => this.#links)
+    return new RepairDesk(this.#context, scope, this.h.log, () => this.#links, (reason) => this.failures.push(reason))
   }
 
   file(segment: number): string {
@@ -85,7 +85,7 @@ describe('a block that does not check', () => {
     bench.member('n3', () => new Uint8Array(BLOCK))
     bench.member('n4', bench.right)
     bench.flip(3)
-    expect(bench.read(1)).toEqual([true, 2])
+    expect(bench.read(1)).toEqual(['read', 2])
     expect(bench.asked).toEqual(['n2:3', 'n3:3', 'n4:3'])
     expect(bench.h.fill(1)).toBe(2)
   })
@@ -95,7 +95,18 @@ describe('a block that does not check', () => {
     bench.member('n2', () => new Uint8Array(BLOCK))
     bench.member('n3', () => 'no')
     bench.flip(3)
-    expect(bench.read(1)[0]).toBe(false)
+    expect(bench.read(1)[0]).toBe('lost')
+    expect(bench.failures).toEqual([])
+  })
+
+  it('may still be had when a member gave no answer', () => {
+    const bench = new Bench()
+    bench.member('n2', () => 'silence')
+    bench.member('n3', () => 'no')
+    bench.flip(3)
+    expect(bench.read(1)[0]).toBe('elsewhere')
+    expect(bench.asked).toEqual(['n2:3', 'n3:3'])
+    expect(bench.failures).toEqual([])
   })
 
   it('is not taken from the answer to a question of an earlier reign', () => {
@@ -110,7 +121,86 @@ describe('a block that does not check', () => {
     bench.h.scheduler.run(() => bench.asked.length === 1)
     bench.desk.close()
     bench.desk = bench.newDesk()
-    expect(bench.read(1)).toEqual([true, 2])
+    expect(bench.read(1)).toEqual(['read', 2])
     expect(bench.asked).toHaveLength(2)
+  })
+})
+
+describe('a block whose batch has a damaged header', () => {
+  it('is right again after that header', () => {
+    const bench = new Bench()
+    bench.member('n2', bench.right)
+    bench.flip(2)
+    expect(bench.read(1)).toEqual(['read', 2])
+    expect(bench.asked).toEqual(['n2:3', 'n2:2'])
+    expect(bench.h.disk.bytesOf(bench.file(0))?.slice(2 * BLOCK, 3 * BLOCK)).toEqual(bench.right(2))
+  })
+
+  it('is right again after all headers that hide it, from whoever has which', () => {
+    const bench = new Bench()
+    bench.member('n2', (position) => (position === 4 ? 'no' : bench.right(position)))
+    bench.member('n3', (position) => (position === 4 ? bench.right(4) : 'no'))
+    for (const position of [2, 4, 5]) bench.flip(position)
+    expect(bench.read(2)).toEqual(['read', 3])
+    expect(bench.asked).toEqual(['n2:5', 'n2:2', 'n2:4', 'n3:4'])
+  })
+
+  it('is lost when nobody has the header', () => {
+    const bench = new Bench()
+    bench.member('n2', (position) => (position === 2 ? 'no' : bench.right(position)))
+    bench.flip(2)
+    expect(bench.read(1)[0]).toBe('lost')
+    expect(bench.failures).toEqual([])
+  })
+})
+
+describe('a block that the disk does not give', () => {
+  it('is fetched from a member as if it were damaged', () => {
+    const bench = new Bench()
+    bench.member('n2', bench.right)
+    bench.h.disk.failNext = 'read'
+    expect(bench.read(1)).toEqual(['read', 2])
+    expect(bench.asked).toEqual(['n2:3'])
+  })
+
+  it('is an error when nobody else has it', () => {
+    const bench = new Bench()
+    bench.h.disk.failNext = 'read'
+    expect(bench.read(1)[0]).toBe('lost')
+    expect(bench.failures).toEqual([])
+  })
+
+  it('ends this copy when another has it and the disk does not take it', () => {
+    const bench = new Bench()
+    bench.member('n2', bench.right)
+    bench.flip(3)
+    vi.spyOn(bench.h.log, 'repairBlocks').mockImplementation((_position, _block, done) => done(undefined))
+    expect(bench.read(1)[0]).toBe('elsewhere')
+    expect(bench.failures).toHaveLength(1)
+    expect(bench.asked).toHaveLength(1)
+  })
+})
+
+describe('a read that is mended while the reign ends', () => {
+  it('is to be asked elsewhere', () => {
+    const bench = new Bench()
+    bench.member('n2', () => 'silence')
+    bench.flip(3)
+    const outcomes: unknown[] = []
+    bench.desk.read(BLOCK, BLOCK, new Uint8Array(BLOCK), 0, (outcome) => outcomes.push(outcome))
+    bench.h.scheduler.run(() => bench.asked.length === 1)
+    bench.desk.close()
+    expect(outcomes).toEqual(['elsewhere'])
+    bench.reply('n2', 1, bench.right(3))
+    expect(bench.read(0)[0]).toBe('elsewhere')
+    expect(bench.asked).toHaveLength(1)
+    expect(outcomes).toHaveLength(1)
+  })
+
+  it('is to be asked elsewhere when the log has ended', () => {
+    const bench = new Bench()
+    const { log } = bench.h
+    bench.h.wait<[unknown]>((done) => log.close(true, done))
+    expect(bench.read(1)[0]).toBe('elsewhere')
   })
 })

@@ -61,6 +61,13 @@ export class SimPlatter {
     return page === undefined ? undefined : `${path} page ${page}`
   }
 
+  /** The same at a place of the caller's choice; false when nothing was ever written there. */
+  flipBitAt(path: string, page: number): boolean {
+    const flipped = this.#names.get(path)?.flipBit(this.#random, page) !== undefined
+    this.flipped ||= flipped
+    return flipped
+  }
+
   /** The disk as one process sees it. */
   attach(life: Life): Disk {
     const names = this.#names

@@ -85,10 +85,10 @@ export class Inode {
     this.#dropped.clear()
   }
 
-  /** Flips one bit of one page on the platter; the page, or undefined where there is none. */
-  flipBit(random: SeededRandom): number | undefined {
+  /** Flips one bit of one page (that one, if given) on the platter; the page, or undefined where there is none. */
+  flipBit(random: SeededRandom, wanted?: number): number | undefined {
     const atRest = [...this.#pages.keys()].filter((page) => !this.#platter.has(page))
-    const page = atRest[random.below(Math.max(1, atRest.length))]
+    const page = wanted ?? atRest[random.below(Math.max(1, atRest.length))]
     const old = page === undefined ? undefined : this.#pages.get(page)
     if (page === undefined || old === undefined) return undefined
     const fresh = new Uint8Array(old)

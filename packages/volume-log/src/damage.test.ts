@@ -28,10 +28,24 @@ describe('damage', () => {
       h.wait<[unknown]>((done) => {
         h.log.repairBlocks(lsn(3), new Uint8Array(BLOCK).fill(fill), done)
       })[0]
-    expect(repair(9)).toMatchObject({ kind: 'io' })
+    expect(repair(9)).toMatchObject({ kind: 'wrong' })
     expect(repair(2)).toBeUndefined()
     expect(read()).toBeUndefined()
     expect(target[BLOCK]).toBe(2)
+  })
+
+  it('is also what the disk gives an error for, but not the blocks around it', () => {
+    const h = flushed()
+    h.write([60, 7, 8, 9])
+    h.commit()
+    const target = new Uint8Array(3 * BLOCK)
+    const read = (): unknown => h.wait<[unknown]>((done) => h.log.read(60 * BLOCK, 3 * BLOCK, target, 0, done))[0]
+    h.disk.failNext = 'read'
+    expect(read()).toBeUndefined()
+    expect([0, 1, 2].map((at) => target[at * BLOCK])).toEqual([7, 8, 9])
+    h.disk.failNext = 'read'
+    const one = h.wait<[unknown]>((done) => h.log.read(61 * BLOCK, BLOCK, target, 0, done))[0]
+    expect(one).toMatchObject({ kind: 'damaged', logicalBlock: 61, blockCount: 1 })
   })
 
   it('of a header where the log ends is repaired with the checksums that it holds', () => {
@@ -45,7 +59,7 @@ describe('damage', () => {
     h.write([41, 42])
     const repair = (at: number, bytes: Uint8Array | undefined): unknown =>
       h.wait<[unknown]>((done) => h.log.repairBlocks(lsn(at), bytes ?? new Uint8Array(), done))[0]
-    expect(repair(21, payload), 'nothing says yet that it is right').toMatchObject({ kind: 'io' })
+    expect(repair(21, payload), 'nothing says yet that it is right').toMatchObject({ kind: 'wrong' })
     expect(repair(20, header)).toBeUndefined()
     expect(repair(21, payload)).toBeUndefined()
     const target = new Uint8Array(BLOCK)

@@ -245,11 +245,28 @@ export class Reader {
     const file = run.segment.file
     if (file === undefined) return done({ kind: 'io', message: 'segment was closed' })
     file.read(run.target, run.targetOffset, bytes, run.index * BLOCK_BYTES, (error) => {
-      if (error !== undefined) return done({ kind: 'io', message: error.message })
+      if (error !== undefined) return this.#unreadable(run, crcs, 0, done)
       const bad = this.#firstBad(run, crcs)
       if (bad < 0) return done(undefined)
       if (retries > 0) return this.#readVerified(run, crcs, retries - 1, done)
       done(this.#damaged(run, bad, this.#badCount(run, crcs, bad)))
+    })
+  }
+
+  /** A piece of the disk gives an error: finds the block that can't be read, which is as good as damaged. */
+  #unreadable(run: Run, crcs: Uint32Array, at: number, done: ReadDone): void {
+    if (run.blockCount === 1) return done(this.#damaged(run, 0, 1))
+    if (at === run.blockCount) return done(undefined)
+    const block: Run = {
+      ...run,
+      index: run.index + at,
+      blockCount: 1,
+      logicalBlock: run.logicalBlock < 0 ? -1 : run.logicalBlock + at,
+      targetOffset: run.targetOffset + at * BLOCK_BYTES,
+    }
+    this.#readVerified(block, crcs, 1, (error) => {
+      if (error !== undefined) done(error)
+      else this.#unreadable(run, crcs, at + 1, done)
     })
   }
 
@@ -286,7 +303,8 @@ export class Reader {
 
   #fileError(run: Run, error: DiskError | undefined): ReadError {
     if (error?.kind === 'absent') return this.#damaged(run, 0, run.blockCount)
-    return { kind: 'io', message: error?.message ?? 'no checksums' }
+    if (error !== undefined) return this.#damaged(run, 0, 1)
+    return { kind: 'io', message: 'no checksums' }
   }
 
   #damaged(run: Run, first: number, blockCount: number): ReadError {

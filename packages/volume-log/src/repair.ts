@@ -1,11 +1,13 @@
 /** Puts blocks that a peer had whole back at their place. */
-import { BLOCK_BYTES } from '@holdfast/base'
+import { BLOCK_BYTES, lsn } from '@holdfast/base'
 import type { DiskError, Lsn } from '@holdfast/base'
+import { BatchScan } from './batch-scan.ts'
 import { copyCrcs } from './crc-tables.ts'
 import type { CrcTables } from './crc-tables.ts'
 import { HeaderView } from './header-codec.ts'
 import type { LogCore } from './log-core.ts'
 import type { Segment } from './segment-set.ts'
+import type { RepairDone } from './types.ts'
 
 /**
  * Writes `blocks` (whole 4 KiB blocks) at `position` if each has the checksum that its batch header says, or is
@@ -16,7 +18,7 @@ export function repairBlocks(
   tables: CrcTables,
   position: Lsn,
   blocks: Uint8Array,
-  done: (error: DiskError | undefined) => void,
+  done: RepairDone,
 ): void {
   const { geometry, segments, scheduler } = core
   const segment = segments.get(geometry.segmentOf(position))
@@ -27,16 +29,43 @@ export function repairBlocks(
     return scheduler.soon(() => done({ kind: 'absent', message }))
   }
   segments.retain(segment)
-  const finish = (error: DiskError | undefined): void => {
+  const finish: RepairDone = (error) => {
     segments.release(segment)
     done(error)
   }
   tables.ensure(segment, (error) => {
     if (error !== undefined) return finish(error)
     if (!right(core, segment, position, blocks)) {
-      return finish({ kind: 'io', message: `repair for log position ${position} is wrong itself` })
+      return finish({ kind: 'wrong', message: `repair for log position ${position} is wrong itself` })
     }
     write(core, segment, position, blocks, finish)
+  })
+}
+
+/**
+ * The first batch header on the way from the beginning of the segment to `position` that does not check: while it
+ * does not, nothing says which block is right at `position`. Undefined when all do, or they can't be read.
+ */
+export function damagedHeaderBefore(core: LogCore, position: Lsn, done: (header: Lsn | undefined) => void): void {
+  const { geometry, segments, checksum, writtenLsn, scheduler } = core
+  const segment = segments.get(geometry.segmentOf(position))
+  if (segment === undefined) return scheduler.soon(() => done(undefined))
+  const baseLsn = segment.number * geometry.segmentBlocks
+  const endIndex = Math.min(geometry.segmentBlocks, writtenLsn - baseLsn)
+  const finish = (header: number | undefined): void => {
+    segments.release(segment)
+    done(header === undefined || header >= position ? undefined : lsn(header))
+  }
+  segments.retain(segment)
+  segments.open(segment, (_error, file) => {
+    if (file === undefined) return finish(undefined)
+    const range = { file, baseLsn, fromIndex: 0, endIndex, seed: geometry.seed, payload: false }
+    new BatchScan(checksum, range, {
+      batch: (header) => header.endLsn <= position,
+      end: (error, index, stopped) => {
+        finish(error === undefined && stopped === 'invalid' ? baseLsn + index : undefined)
+      },
+    }).run()
   })
 }
 

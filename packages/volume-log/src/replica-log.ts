@@ -25,7 +25,7 @@ import { RawAppender } from './raw-append.ts'
 import { Reader } from './reader.ts'
 import { Rebuild } from './rebuild.ts'
 import type { RebuildTarget } from './rebuild.ts'
-import { repairBlocks } from './repair.ts'
+import { damagedHeaderBefore, repairBlocks } from './repair.ts'
 import { Room } from './room.ts'
 import { Sealer } from './sealer.ts'
 import { Truncation } from './truncation.ts'
@@ -37,6 +37,7 @@ import type {
   LogState,
   RawAppendDone,
   ReadDone,
+  RepairDone,
 } from './types.ts'
 
 export class ReplicaLog {
@@ -99,6 +100,10 @@ export class ReplicaLog {
   }
   get state(): LogState {
     return this.#core.state
+  }
+  /** It can be read. */
+  get usable(): boolean {
+    return this.#core.usable
   }
   /** Why the state is `failed`. */
   get failure(): DiskError | undefined {
@@ -244,12 +249,16 @@ export class ReplicaLog {
   }
 
   /** Writes good bytes, got from a peer and verified here again, back at their place. */
-  repairBlocks(
-    position: Lsn,
-    blocks: Uint8Array,
-    done: (error: DiskError | undefined) => void,
-  ): void {
+  repairBlocks(position: Lsn, blocks: Uint8Array, done: RepairDone): void {
     repairBlocks(this.#core, this.#tables, position, blocks, done)
+  }
+
+  /**
+   * The first batch header below `position` in its segment that does not check, and without which nothing there can
+   * be verified. Undefined when there is none.
+   */
+  damagedHeaderBefore(position: Lsn, done: (header: Lsn | undefined) => void): void {
+    damagedHeaderBefore(this.#core, position, done)
   }
 
   blockStatus(offset: number, length: number, extentCountMax: number): BlockStatusExtent[] {

@@ -113,6 +113,12 @@ export type ReadError =
       readonly blockCount: number
     }
 
+/** `wrong`: not what the header of the batch says, or nothing says what is right because that header is damaged. */
+export interface RepairRefusal {
+  readonly kind: 'wrong'
+  readonly message: string
+}
+
 export interface TruncateRefusal {
   readonly kind: 'would-lose-committed' | 'not-a-boundary' | 'not-usable'
   readonly lsn: Lsn
@@ -120,6 +126,7 @@ export interface TruncateRefusal {
 
 export type AppendDone = (error: DiskError | undefined) => void
 export type RawAppendDone = (error: DiskError | AppendRefusal | undefined) => void
+export type RepairDone = (error: DiskError | RepairRefusal | undefined) => void
 export type ReadDone = (error: ReadError | undefined) => void
 
 export const ioError = (message: string): DiskError => ({ kind: 'io', message })
