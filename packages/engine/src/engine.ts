@@ -36,6 +36,8 @@ import { Replica } from './replica.ts'
 import { Statistics } from './statistics.ts'
 
 const ALIVE_REFRESH_MS = 30_000
+/** A resting copy is looked at once in so many ticks. */
+const RESTING_TICKS = 60
 const CRC_CACHE_BYTES = 32 * 1024 * 1024
 
 export interface EngineOptions {
@@ -74,6 +76,7 @@ class NodeEngine implements Engine {
   readonly #removing = new Set<VolumeId>()
   #stopWatching: () => void = () => {}
   #lastBeaconAt = Number.NEGATIVE_INFINITY
+  #tickCount = 0
   #lastAliveAt = Number.NEGATIVE_INFINITY
   #started = false
   #stopping = false
@@ -120,12 +123,14 @@ class NodeEngine implements Engine {
       gained: () => {
         lease.held = true
         lease.serial++
+        this.#wakeReplicas()
         this.#registered = false
         this.#announce()
         this.#evaluateAll()
       },
       lost: () => {
         lease.held = false
+        this.#wakeReplicas()
         this.#context.events.event('warn', 'the lease at the coordinator is lost')
       },
     })
@@ -308,10 +313,22 @@ class NodeEngine implements Engine {
       this.#lastBeaconAt = now
       this.#sendBeacons()
     }
-    for (const replica of this.replicas.values()) replica.tick()
+    this.#tickReplicas()
     this.exports.tick()
     this.#controller.tick()
     if (lease.held && now - this.#lastAliveAt > ALIVE_REFRESH_MS) this.#announce()
+  }
+
+  #wakeReplicas(): void {
+    for (const replica of this.replicas.values()) replica.resting = false
+  }
+
+  /** Resting copies take turns: thousands of idle volumes cost a node next to nothing. */
+  #tickReplicas(): void {
+    let turn = this.#tickCount++
+    for (const replica of this.replicas.values()) {
+      if (++turn % RESTING_TICKS === 0 || !replica.resting) replica.tick()
+    }
   }
 
   /** Asks every node that a primary here depends on for serving grants (I8). */

@@ -43,6 +43,8 @@ import type { VolumeCounters } from './statistics.ts'
 const TURN_BATCH_BLOCKS = 128
 /** Writes at least this large make a batch of their own, without a copy. */
 const OWN_BATCH_BYTES = 64 * 1024
+/** Long enough to see that there is nothing left to compact. */
+const QUIET_AFTER_TICKS = 40
 /** A full disk is reported this often, not once per refused write. */
 const NO_SPACE_SAID_MS = 10_000
 
@@ -52,6 +54,10 @@ export interface LocalPrimaryOwner {
   steppedDown(reason: string): void
   /** The local disk failed: this copy is out. */
   failed(reason: string): void
+  /** Something is under way again: ticks are wanted. */
+  woken(): void
+  /** Says by `leaseValid` how long the lease holds now. */
+  renewLease(): void
 }
 
 export class LocalPrimary implements VolumeTarget, FeedOwner {
@@ -94,6 +100,10 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
   #announcedCommit: Lsn = lsn(0)
   #noSpaceSaidAt: number = Number.NEGATIVE_INFINITY
   #relocating = false
+  /** Where the log ended at the last tick, and for how many ticks it has. */
+  #quietLsn: Lsn = lsn(0)
+  #quietTicks = 0
+  #resting = false
 
   constructor(
     context: NodeContext,
@@ -177,11 +187,29 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
 
   /** Whether a read that came now would be answered (I8). */
   get answersReads(): boolean {
-    return this.serving && this.#context.clock.now() < this.#servingUntil
+    return this.serving && this.#permitted(this.#context.clock.now())
+  }
+
+  /** At rest nobody tells us how long the lease holds: then it is asked for. */
+  #permitted(now: Instant): boolean {
+    if (now < this.#servingUntil) return true
+    if (!this.#resting) return false
+    this.#wake()
+    this.#owner.renewLease()
+    return now < this.#servingUntil
   }
 
   committedLsn(): Lsn {
     return this.machine.committedLsn
+  }
+
+  /** Nothing is under way, owed or to be tidied up. */
+  get #quiet(): boolean {
+    const calm = this.#quietTicks >= QUIET_AFTER_TICKS && this.log.appendedLsn === this.#quietLsn
+    if (!calm || !this.serving || this.#mustWait || this.#batch !== undefined || !this.inFlight.empty) return false
+    if (this.#waitingReads.length > 0 || this.#lateWaiters.length > 0 || this.#flushes.waiting) return false
+    if (this.#relocating || this.#guard.confirming || this.#announcedCommit < this.machine.committedLsn) return false
+    return this.machine.settled
   }
 
   feed(node: NodeId): MemberFeed | undefined {
@@ -199,7 +227,7 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
     targetOffset: number,
   ): boolean {
     const now = this.#context.clock.now()
-    if (this.#serving && now < this.#servingUntil && !this.#closed) {
+    if (this.#serving && !this.#closed && this.#permitted(now)) {
       if (this.log.tryRead(offset, length, target, targetOffset)) {
         const counter = this.#counters.read
         counter.add(length, this.#context.clock.now() - now)
@@ -208,6 +236,7 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
       this.#readSlowly({ sink, seq, offset, length, target, targetOffset, startedAt: now })
       return false
     }
+    this.#wake()
     this.#waitingReads.push({ sink, seq, offset, length, target, targetOffset, startedAt: now })
     if (this.#closed) this.#context.scheduler.soon(() => this.#returnReads())
     return false
@@ -344,7 +373,7 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
     done: (error: Errno | -1, extents: readonly BlockStatusExtent[]) => void,
   ): void {
     this.#context.scheduler.soon(() => {
-      if (!this.serving || this.#context.clock.now() >= this.#servingUntil) done(-1, [])
+      if (!this.answersReads) done(-1, [])
       else done(errno.OK, this.log.blockStatus(offset, length, extentCountMax))
     })
   }
@@ -373,6 +402,7 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
 
   /** A replica asks to follow. */
   subscribe(link: Link, message: SubscribeMessage): void {
+    this.#wake()
     const { record } = this.machine
     const refuse = (reason: 'not-a-replica' | 'stale-epoch'): void =>
       link.send({ type: 'refused', ...this.scope, reason })
@@ -445,6 +475,9 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
   tick(): void {
     if (this.#closed) return
     const now = this.#context.clock.now()
+    if (this.log.appendedLsn === this.#quietLsn) this.#quietTicks++
+    else this.#quietTicks = 0
+    this.#quietLsn = this.log.appendedLsn
     this.machine.tick(now)
     this.#renewPermission()
     for (const feed of this.#feeds.values()) feed.pump()
@@ -458,9 +491,23 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
     this.#guard.advance()
     this.#failWritesForWantOfCopies(now)
     if (this.#serving && !this.#mustWait) this.#compact()
+    this.#resting = this.#quiet
+  }
+
+  /** One tick in many is enough until `woken` of the owner is called. */
+  get resting(): boolean {
+    return this.#resting
+  }
+
+  #wake(): void {
+    if (!this.#resting) return
+    this.#resting = false
+    this.#quietTicks = 0
+    this.#owner.woken()
   }
 
   recordChanged(record: VolumeRecord, modRevision: number): void {
+    if (modRevision !== this.machine.modRevision) this.#wake()
     this.machine.recordChanged(record, modRevision, this.#context.clock.now())
     if (this.#guard.confirming) this.#guard.advance()
     for (const [node, feed] of this.#feeds) {
@@ -474,6 +521,7 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
 
   /** Stops admitting mutations, for a planned move. `ready` once all is committed on `successor`. */
   quiesce(): void {
+    this.#wake()
     this.#quiescing = true
     this.#endTurn()
   }
@@ -616,6 +664,7 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
   }
 
   #wait(queued: Queued): void {
+    this.#wake()
     this.#queue.push(queued)
     if (this.#closed) {
       this.#context.scheduler.soon(() => {
@@ -734,6 +783,7 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
   #scheduleTurn(): void {
     if (this.#turnScheduled) return
     this.#turnScheduled = true
+    this.#wake()
     this.#context.scheduler.soon(() => this.#endTurn())
   }
 
@@ -756,6 +806,7 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
   }
 
   #sealAndSend(batch: Batch, requests: BatchRequests): void {
+    this.#wake()
     const start = this.log.seal(batch, this.scope.epoch)
     const entry = { batch, lsn: start, endLsn: batch.endLsn, requests, written: false }
     this.inFlight.push(entry)
@@ -881,6 +932,7 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
   }
 
   #endFeed(feed: MemberFeed): void {
+    this.#wake()
     feed.end()
     this.#feeds.delete(feed.node)
     this.machine.gone(feed.node, this.#context.clock.now())

@@ -47,7 +47,7 @@ const RESUBSCRIBE_MS = 20
 /** One end could not go on: asked again after a while. */
 const TROUBLED_RETRY_MS = 1_000
 /** The log's upkeep runs about once a second. */
-const MAINTENANCE_TICKS = 20
+const MAINTENANCE_MS = 1_000
 const NO_SPACE_RETRY_MS = 5_000
 /** A copy whose disk failed is opened again after so long, then after longer and longer. */
 const REOPEN_MS_MIN = 2_000
@@ -75,7 +75,7 @@ export class Replica {
   #standingFor: Epoch | undefined
   #registering = false
   #cleaning = false
-  #ticks = 0
+  #maintainedAt: Instant
   readonly #answers = new Map<NodeId, LogStatus | undefined>()
   #answersFor: string = ''
   #askedAt: Instant = instant(Number.NEGATIVE_INFINITY)
@@ -96,6 +96,7 @@ export class Replica {
     this.#context = context
     this.#owner = owner
     const now = context.clock.now()
+    this.#maintainedAt = now
     const mayHavePromised = record.epoch > 0 && record.primary !== context.self.node
     this.#promisedUntil = mayHavePromised ? after(now, context.times.grantMs * (1 + CLOCK_RATE_MARGIN)) : now
     this.#handOver = new HandOver(context, key, record.id)
@@ -173,22 +174,46 @@ export class Replica {
     }
   }
 
+  /** Nothing depends on time here for now: one tick in many is enough. */
+  resting = false
+
+  get #mayRest(): boolean {
+    const role = this.#role
+    if (this.#log?.state !== 'ok' || this.#standingFor !== undefined) return false
+    if (role.kind === 'follower') return role.follower?.phase === 'following'
+    if (role.kind !== 'primary' || this.#handOver.active || this.#registering) return false
+    const { lease } = this.#context
+    return lease.held && role.leaseSerial === lease.serial && role.primary.resting
+  }
+
   tick(): void {
     const role = this.#role
     if (role.kind === 'primary') {
-      role.primary.leaseValid(
-        this.#context.lease.held && role.leaseSerial === this.#context.lease.serial
-          ? after(this.#context.coordinator.leaseValidUntil(), -this.#context.settings.leaseTtlMs * CLOCK_RATE_MARGIN)
-          : instant(Number.NEGATIVE_INFINITY),
-      )
+      this.#renewLease(role)
       role.primary.tick()
     }
     // Upkeep may be the first to meet a failing disk, in whatever role.
     if (this.#log?.state === 'failed' && this.#role.kind !== 'failed' && this.#role.kind !== 'closed') {
       this.#fail(`the log failed: ${this.#log.failure?.message ?? 'unknown'}`)
     }
-    if (++this.#ticks % MAINTENANCE_TICKS === 0) this.#log?.maintenance()
+    const now = this.#context.clock.now()
+    if (now - this.#maintainedAt >= MAINTENANCE_MS) {
+      this.#maintainedAt = now
+      this.#log?.maintenance()
+    }
     this.evaluate()
+    this.resting = this.#mayRest
+  }
+
+  /** Tells the primary how long our lease certainly holds (I8). */
+  #renewLease({ primary, leaseSerial }: Role & { kind: 'primary' }): void {
+    const { lease, coordinator, settings } = this.#context
+    const holds = lease.held && leaseSerial === lease.serial
+    primary.leaseValid(
+      holds
+        ? after(coordinator.leaseValidUntil(), -settings.leaseTtlMs * CLOCK_RATE_MARGIN)
+        : instant(Number.NEGATIVE_INFINITY),
+    )
   }
 
   /** Promises not to stand against the primary of that epoch before `until` (I8). */
@@ -310,6 +335,7 @@ export class Replica {
 
   #setRole(role: Role): void {
     this.#role = role
+    this.resting = false
     this.#owner.roleChanged(this.volume)
   }
 
@@ -376,6 +402,7 @@ export class Replica {
     const holder = view.primaries.get(this.volume)
     if (holder !== undefined && holder.record.incarnation !== self.incarnation) return
     this.#registering = true
+    this.resting = false
     const serial = lease.serial
     const key = keys.primary(this.volume)
     const value = this.#primaryValue(role.primary.scope.epoch)
@@ -604,6 +631,12 @@ export class Replica {
       steppedDown: (reason) => this.#stepDown(primary, reason),
       failed: (reason) => {
         if (this.primary === primary) this.#fail(reason)
+      },
+      woken: () => {
+        this.resting = false
+      },
+      renewLease: () => {
+        if (this.#role.kind === 'primary' && this.#role.primary === primary) this.#renewLease(this.#role)
       },
     })
     for (const node of record.inSync) if (node !== self.node) this.#context.peers.ensure(node, 'control')

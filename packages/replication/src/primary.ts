@@ -132,6 +132,10 @@ export class Primary {
   get record(): VolumeRecord {
     return this.#record
   }
+  /** Of the record. */
+  get modRevision(): number {
+    return this.#modRevision
+  }
   get committedLsn(): Lsn {
     return this.#committed
   }
@@ -142,6 +146,14 @@ export class Primary {
   get enoughInSync(): boolean {
     const { failureMode, replicaCount, inSync } = this.#record
     return inSync.length >= inSyncMinimum(failureMode, replicaCount)
+  }
+  /** Every other member follows and is in sync, and no change of the record is under way or wished for. */
+  get settled(): boolean {
+    const { retiring, successor } = this.#record
+    const wished = retiring !== undefined || (successor !== undefined && successor !== this.self)
+    if (wished || this.#change !== undefined || !this.enoughInSync) return false
+    for (const member of this.#members.values()) if (!member.required || member.mode !== 'live') return false
+    return true
   }
   /** The other members whose acknowledgement a write needs. */
   *othersInSync(): Generator<NodeId> {

@@ -77,8 +77,9 @@ export class Compaction {
     const log = used * geometry.segmentBlocks
     const slack = settings.compactionSlackSegments * geometry.segmentBlocks
     if (log > 2 * map.mappedBlocks + slack) return true
-    const tight = !segments.hasRoom(false) && !segments.hasSpare
-    return tight && log > map.mappedBlocks + 2 * geometry.segmentBlocks
+    // The disk is asked last: it costs a system call.
+    if (log <= map.mappedBlocks + 2 * geometry.segmentBlocks || segments.hasSpare) return false
+    return !segments.hasRoom(false)
   }
 
   /** Wholly committed, with live blocks, and not emptied by plan already. */
