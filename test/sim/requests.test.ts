@@ -79,3 +79,48 @@ describe('a read of a damaged block', () => {
     expect(cluster.violations).toEqual([])
   })
 })
+
+describe('a volume that nobody uses', () => {
+  const resting = ({ cluster }: Client): boolean =>
+    cluster.nodes.every(({ engine }) => [...(engine?.replicas.values() ?? [])].every((replica) => replica.resting))
+
+  const idle = (replicaCount: number): Client => {
+    const client = connect(replicaCount)
+    const bytes = new Uint8Array(BLOCK).fill(7)
+    expect(client.ask((token) => client.void session.write(token, 0, bytes, 0, BLOCK, true))).toBe(0)
+    client.cluster.run(30_000)
+    expect(resting(client)).toBe(true)
+    return client
+  }
+
+  it('answers at once when it is used again', () => {
+    const { cluster, session } = idle(3)
+    const bytes = new Uint8Array(BLOCK)
+    let answered = session.read(1, 0, BLOCK, bytes, 0) === true
+    // No message, no disk: a second of virtual time would be a tick that was waited for.
+    if (!answered) answered = cluster.runUntil(10, () => bytes[0] === 7)
+    expect([answered, bytes[0]]).toEqual([true, 7])
+  })
+
+  it('drops a secondary that has died, and is whole again when it is back', () => {
+    const client = idle(3)
+    const { cluster, primary, session, ask } = client
+    const dead = cluster.nodes.find((node) => node !== primary)
+    if (dead === undefined) throw new Error('there is one node only')
+    cluster.crash(dead)
+    expect(cluster.runUntil(15_000, () => cluster.record(VOLUME)?.inSync.length === 2)).toBe(true)
+    expect(ask((token) => void session.write(token, BLOCK, new Uint8Array(BLOCK), 0, BLOCK, false))).toBe(0)
+    cluster.restart(dead)
+    expect(cluster.runUntil(20_000, () => cluster.healthy(VOLUME) && cluster.record(VOLUME)?.inSync.length === 3)).toBe(true)
+    expect(cluster.runUntil(30_000, () => resting(client))).toBe(true)
+    expect(cluster.violations).toEqual([])
+  })
+
+  it('gets another primary when its own has died', () => {
+    const { cluster, primary } = idle(2)
+    cluster.crash(primary)
+    expect(cluster.runUntil(15_000, () => cluster.record(VOLUME)?.primary !== primary.name)).toBe(true)
+    expect(cluster.runUntil(5_000, () => cluster.primaryOf(VOLUME) !== undefined)).toBe(true)
+    expect(cluster.violations).toEqual([])
+  })
+})
