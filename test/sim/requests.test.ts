@@ -87,7 +87,7 @@ describe('a volume that nobody uses', () => {
   const idle = (replicaCount: number): Client => {
     const client = connect(replicaCount)
     const bytes = new Uint8Array(BLOCK).fill(7)
-    expect(client.ask((token) => client.void session.write(token, 0, bytes, 0, BLOCK, true))).toBe(0)
+    expect(client.ask((token) => void client.session.write(token, 0, bytes, 0, BLOCK, true))).toBe(0)
     client.cluster.run(30_000)
     expect(resting(client)).toBe(true)
     return client
