@@ -70,10 +70,11 @@ export class Attachments implements AttachmentDesk {
       if (versioned !== undefined) {
         this.#refuseOutOfReach(versioned.record)
         const { attachment } = versioned.record
-        if (attachment?.node !== self.node) progress.taken = await this.#take(versioned)
-        if (attachment?.node === self.node || progress.taken) {
-          const outcome = await this.#confirmed(namespace, name, end)
-          if (outcome === 'confirmed') return
+        const outcome = attachment?.node === self.node ? 'ours' : await this.#take(versioned)
+        // It may be ours without our having heard so: then it must be given back all the same.
+        if (outcome === 'taken' || outcome === 'unknown') progress.taken = true
+        if (outcome === 'ours' || outcome === 'taken') {
+          if ((await this.#confirmed(namespace, name, end)) === 'confirmed') return
         }
       }
       if (clock.now() >= end) {
@@ -146,7 +147,7 @@ export class Attachments implements AttachmentDesk {
   }
 
   /** Writes ourselves into the record. False: something changed meanwhile, look again. */
-  async #take(versioned: Versioned<VolumeRecord>): Promise<boolean> {
+  async #take(versioned: Versioned<VolumeRecord>): Promise<'taken' | 'refused' | 'unknown'> {
     const { self, view, clock } = this.#context
     const { record } = versioned
     const { attachment: before } = record
@@ -156,14 +157,15 @@ export class Attachments implements AttachmentDesk {
       compares.push({ key: keys.aliveNode(before.node), modRevision: 0 })
     }
     const alive = view.alive.get(self.node)
-    if (alive === undefined) return false
+    if (alive === undefined) return 'refused'
     compares.push({ key: alive.key, modRevision: alive.modRevision })
     // Unlike a counter in the record it goes on growing after a release.
     const attachment = { node: self.node, generation: versioned.modRevision, confirmed: false, since: timestamp(clock.wallMs()) }
     // The data comes to the host that uses it: at once where it has a copy in sync, by the controller where not.
     const moves = followsHost(record) && record.primary !== self.node && record.inSync.includes(self.node)
     const result = await this.#put(versioned, { ...record, attachment, ...(moves ? { successor: self.node } : {}) }, compares)
-    return result.kind === 'ok'
+    if (result.kind === 'unknown') return 'unknown'
+    return result.kind === 'ok' ? 'taken' : 'refused'
   }
 
   /** Waits for the word of the primary. */
