@@ -6,7 +6,7 @@
  * when nothing below the log's end is left unsent.
  */
 import { assert, BLOCK_BYTES, type Lsn, type NodeId } from '@holdfast/base'
-import type { Batch, ReplicaLog } from '@holdfast/volume-log'
+import type { Batch, PinnedCheckpoint, ReplicaLog } from '@holdfast/volume-log'
 import type { RebuildMessage, SubscribeMessage, VolumeEpoch } from '@holdfast/wire'
 import type { InFlight } from './in-flight.ts'
 import type { Link } from './peer-table.ts'
@@ -32,7 +32,8 @@ export interface FeedOwner {
 }
 
 interface RebuildState {
-  readonly pin: { release(): void }
+  /** What the member was told of: newer ones may be written while its segments travel. */
+  readonly checkpoint: PinnedCheckpoint
   readonly message: RebuildMessage
   readonly queue: { readonly segment: number; at: number; readonly length: number }[]
   sentBytes: number
@@ -50,6 +51,10 @@ export class MemberFeed {
   #reading = false
   #ended = false
   #rebuild: RebuildState | undefined
+  /** From the beginning of a rebuild until the member is live: what it needs next must not be freed under it. */
+  #pin: { release(): void } | undefined
+  /** Log that is held back for it at most: a member that falls behind all the time must not fill our disk. */
+  #pinnedBytesMax = Number.POSITIVE_INFINITY
   /** Blocks of our own log that had to be put right to feed this member, and the last of them. */
   #repairs = 0
   #repairedLsn: Lsn | undefined
@@ -119,17 +124,28 @@ export class MemberFeed {
       this.#pumpRebuild()
       return
     }
-    rebuild.pin.release()
+    rebuild.checkpoint.release()
     this.#rebuild = undefined
     this.#nextLsn = rebuild.message.checkpointLsn
     this.#ackedLsn = this.#nextLsn
+    this.#pinnedBytesMax = 2 * this.#backlogBytes + this.#owner.windowBytes
     this.pump()
+  }
+
+  get #backlogBytes(): number {
+    return (this.#owner.log.appendedLsn - this.#ackedLsn) * BLOCK_BYTES
   }
 
   end(): void {
     this.#ended = true
-    this.#rebuild?.pin.release()
+    this.#rebuild?.checkpoint.release()
     this.#rebuild = undefined
+    this.#unpin()
+  }
+
+  #unpin(): void {
+    this.#pin?.release()
+    this.#pin = undefined
   }
 
   /** Sends history until the window is full or the member is live. */
@@ -142,11 +158,13 @@ export class MemberFeed {
         if (entry.lsn >= this.#nextLsn) this.#sendBatch(entry.batch, entry.lsn, entry.endLsn)
       }
       this.#live = true
+      this.#unpin()
       // Nothing may follow that would carry it.
       this.committed(this.#owner.committedLsn())
       this.#owner.feedLive(this.node)
       return
     }
+    if (this.#pin !== undefined && this.#backlogBytes > this.#pinnedBytesMax) this.#unpin()
     if ((this.#nextLsn - this.#ackedLsn) * BLOCK_BYTES > this.#owner.windowBytes) return
     if (this.#nextLsn < log.streamableFrom()) {
       this.#owner.feedFailed(this.node, 'the log it needs was compacted away')
@@ -205,11 +223,15 @@ export class MemberFeed {
   #startRebuild(subscribe: SubscribeMessage): void {
     const { scope, log, segmentBlocks } = this.#owner
     const fork = this.#nextLsn
-    const pin = log.pin()
+    this.#pin = log.pin()
+    // Nothing is to be sent from the log meanwhile.
+    this.#reading = true
     log.checkpointNow((error, info) => {
-      if (this.#ended || error !== undefined || info === undefined) {
-        pin.release()
-        if (!this.#ended) this.#owner.feedFailed(this.node, 'no checkpoint could be written')
+      this.#reading = false
+      if (this.#ended) return
+      const checkpoint = error === undefined ? log.pinCheckpoint() : undefined
+      if (info === undefined || checkpoint === undefined) {
+        this.#owner.feedFailed(this.node, 'no checkpoint could be written')
         return
       }
       const below = new Set(log.fullSegmentsBelow(fork))
@@ -231,7 +253,7 @@ export class MemberFeed {
         totalBytes,
       }
       const checkpointSent = false
-      this.#rebuild = { pin, message, queue, sentBytes: 0, receivedBytes: 0, checkpointSent }
+      this.#rebuild = { checkpoint, message, queue, sentBytes: 0, receivedBytes: 0, checkpointSent }
       this.link.send(message)
       this.#pumpRebuild()
     })
@@ -245,7 +267,7 @@ export class MemberFeed {
     const next = rebuild.queue[0]
     if (next === undefined) {
       rebuild.checkpointSent = true
-      const bytes = log.readCheckpoint()
+      const bytes = rebuild.checkpoint.read()
       for (let at = 0; at < bytes.length; at += READ_BYTES_MAX) {
         const payload = [bytes.subarray(at, Math.min(bytes.length, at + READ_BYTES_MAX))]
         const last = at + READ_BYTES_MAX >= bytes.length

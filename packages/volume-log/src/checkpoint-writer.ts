@@ -160,7 +160,7 @@ export class CheckpointWriter {
     const core = this.#core
     for (const name of core.disk.list(core.geometry.path)) {
       const other = numberInName(name, 'checkpoint-')
-      if (other >= 0 && other !== work.head.lsn) core.disk.remove(`${core.geometry.path}/${name}`)
+      if (other >= 0 && other !== work.head.lsn && !core.pinnedCheckpoints.has(other)) core.disk.remove(`${core.geometry.path}/${name}`)
     }
     core.lastCheckpoint = { ...work.info, bytes: total }
     core.freeable = work.dead
@@ -203,5 +203,33 @@ export function freeDeadSegments(core: LogCore): void {
   for (const number of core.freeable.splice(0)) {
     const segment = core.segments.get(number)
     if (segment !== undefined) core.segments.free(segment, true)
+  }
+}
+
+export interface PinnedCheckpoint {
+  /** The whole file; empty when it can't be read. */
+  read(): Uint8Array
+  release(): void
+}
+
+/** Keeps the file of the newest checkpoint, whatever is published meanwhile. Undefined when there is none. */
+export function pinCheckpoint(core: LogCore): PinnedCheckpoint | undefined {
+  const { lastCheckpoint, pinnedCheckpoints, disk, geometry } = core
+  if (lastCheckpoint === undefined) return undefined
+  const at = lastCheckpoint.lsn
+  const path = geometry.checkpointPath(at)
+  pinnedCheckpoints.set(at, (pinnedCheckpoints.get(at) ?? 0) + 1)
+  let held = true
+  return {
+    read: () => disk.readWhole(path) ?? new Uint8Array(0),
+    release: () => {
+      if (!held) return
+      held = false
+      const left = (pinnedCheckpoints.get(at) ?? 1) - 1
+      if (left > 0) pinnedCheckpoints.set(at, left)
+      else pinnedCheckpoints.delete(at)
+      // Once the log is closed the place may be another one's.
+      if (left === 0 && core.lastCheckpoint?.lsn !== at && core.state !== 'closed') disk.remove(path)
+    },
   }
 }

@@ -1,6 +1,6 @@
 export type { Batch } from './batch.ts'
 export { BatchPool, NOT_IN_BATCH, sharedPool, ZEROED_IN_BATCH } from './batch.ts'
-export type { CheckpointDone } from './checkpoint-writer.ts'
+export type { CheckpointDone, PinnedCheckpoint } from './checkpoint-writer.ts'
 export type { RelocationPlan, RelocationRun } from './compaction.ts'
 export { CrcCache } from './crc-cache.ts'
 export { forkPoint } from './epoch-table.ts'

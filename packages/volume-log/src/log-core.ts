@@ -67,6 +67,8 @@ export class LogCore {
   /** Segments that no checkpoint needs any more. */
   freeable: number[] = []
   pins = 0
+  /** Checkpoints that somebody reads, by LSN, and how many do; their files stay. */
+  readonly pinnedCheckpoints = new Map<number, number>()
   truncating = false
   #tasks = 0
   #whenNoTask: (() => void)[] = []

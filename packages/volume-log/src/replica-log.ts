@@ -8,8 +8,8 @@ import { BLOCK_BYTES } from '@holdfast/base'
 import { AppendWriter } from './append-writer.ts'
 import type { Batch } from './batch.ts'
 import { sharedPool } from './batch.ts'
-import { CheckpointWriter, freeDeadSegments } from './checkpoint-writer.ts'
-import type { CheckpointDone } from './checkpoint-writer.ts'
+import { CheckpointWriter, freeDeadSegments, pinCheckpoint } from './checkpoint-writer.ts'
+import type { CheckpointDone, PinnedCheckpoint } from './checkpoint-writer.ts'
 import { Compaction } from './compaction.ts'
 import type { RelocationPlan } from './compaction.ts'
 import { CrcTables } from './crc-tables.ts'
@@ -327,6 +327,11 @@ export class ReplicaLog {
     const { lastCheckpoint, disk, geometry } = this.#core
     if (lastCheckpoint === undefined) return new Uint8Array(0)
     return disk.readWhole(geometry.checkpointPath(lastCheckpoint.lsn)) ?? new Uint8Array(0)
+  }
+
+  /** The newest checkpoint, which stays until it is released, whatever newer ones are written. */
+  pinCheckpoint(): PinnedCheckpoint | undefined {
+    return pinCheckpoint(this.#core)
   }
 
   /** Raw bytes of a segment file, for a rebuild elsewhere. */
