@@ -163,8 +163,10 @@ export class Exports implements ExportCatalog {
   #dropRelay(volume: VolumeSessions): void {
     const { relay } = volume
     volume.relay = undefined
-    if (relay !== undefined && volume.target === relay) volume.target = undefined
-    relay?.close()
+    if (relay === undefined) return
+    if (volume.target === relay) volume.target = undefined
+    this.#volumeOf.delete(relay.questionSession)
+    relay.close()
   }
 
   #findTarget(id: VolumeId, volume: VolumeSessions): VolumeTarget | undefined {

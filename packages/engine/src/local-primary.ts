@@ -950,6 +950,7 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
     this.#tooFewSince ??= now
     if (now - this.#tooFewSince < this.#context.settings.tooFewReplicasMs) return
     for (const queued of this.#queue.splice(0)) queued.sink.pieceDone(queued.seq, errno.EIO)
+    for (const { sink, seq } of this.#lateWaiters.splice(0)) sink.pieceDone(seq, errno.EIO)
     for (const entry of this.inFlight) {
       // In the log they stay, and may yet commit; the client only learns that they are not safe now.
       for (let at = 0; at < entry.requests.count; at++) {

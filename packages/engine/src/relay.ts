@@ -34,8 +34,8 @@ export class RelayTarget implements VolumeTarget {
   readonly #context: NodeContext
   readonly #pending = new Map<SessionId, Map<number, PendingPiece>>()
   /** Block-status questions run under a session of their own. */
+  readonly questionSession: SessionId
   readonly #questions = new Map<number, StatusDone>()
-  readonly #questionSession: SessionId
   #questionSeq = 0
   #committedLsn: Lsn = lsn(0)
   #closed = false
@@ -44,7 +44,7 @@ export class RelayTarget implements VolumeTarget {
     this.#context = context
     this.#scope = scope
     this.link = link
-    this.#questionSession = questionSession
+    this.questionSession = questionSession
   }
 
   get volume(): VolumeId {
@@ -109,7 +109,7 @@ export class RelayTarget implements VolumeTarget {
     const seq = ++this.#questionSeq
     this.#questions.set(seq, done)
     this.link.send({
-      ...this.#request(this.#questionSession, seq, 'block-status', offset, length),
+      ...this.#request(this.questionSession, seq, 'block-status', offset, length),
       // The number of extents travels where a read has nothing.
       fua: extentCountMax === 1,
     })
@@ -137,7 +137,7 @@ export class RelayTarget implements VolumeTarget {
   }
 
   readReply(message: ReadReplyMessage): void {
-    if (message.session === this.#questionSession) {
+    if (message.session === this.questionSession) {
       const done = this.#questions.get(message.seq)
       this.#questions.delete(message.seq)
       done?.(message.error as Errno | -1, decodeExtents(message.payload[0]))
