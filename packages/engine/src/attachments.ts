@@ -70,11 +70,10 @@ export class Attachments implements AttachmentDesk {
       if (versioned !== undefined) {
         this.#refuseOutOfReach(versioned.record)
         const { attachment } = versioned.record
-        const outcome = attachment?.node === self.node ? 'ours' : await this.#take(versioned)
-        // It may be ours without our having heard so: then it must be given back all the same.
-        if (outcome === 'taken' || outcome === 'unknown') progress.taken = true
-        if (outcome === 'ours' || outcome === 'taken') {
-          if ((await this.#confirmed(namespace, name, end)) === 'confirmed') return
+        if (attachment?.node !== self.node && (await this.#take(versioned)) !== 'refused') progress.taken = true
+        if (attachment?.node === self.node || progress.taken) {
+          const outcome = await this.#confirmed(namespace, name, end)
+          if (outcome === 'confirmed') return
         }
       }
       if (clock.now() >= end) {
@@ -146,8 +145,8 @@ export class Attachments implements AttachmentDesk {
     })
   }
 
-  /** Writes ourselves into the record. False: something changed meanwhile, look again. */
-  async #take(versioned: Versioned<VolumeRecord>): Promise<'taken' | 'refused' | 'unknown'> {
+  /** Writes ourselves into the record. `refused`: something changed meanwhile, look again. `unknown`: it may be ours. */
+  async #take(versioned: Versioned<VolumeRecord>): Promise<'ok' | 'refused' | 'unknown'> {
     const { self, view, clock } = this.#context
     const { record } = versioned
     const { attachment: before } = record
@@ -164,8 +163,7 @@ export class Attachments implements AttachmentDesk {
     // The data comes to the host that uses it: at once where it has a copy in sync, by the controller where not.
     const moves = followsHost(record) && record.primary !== self.node && record.inSync.includes(self.node)
     const result = await this.#put(versioned, { ...record, attachment, ...(moves ? { successor: self.node } : {}) }, compares)
-    if (result.kind === 'unknown') return 'unknown'
-    return result.kind === 'ok' ? 'taken' : 'refused'
+    return result.kind === 'ok' || result.kind === 'unknown' ? result.kind : 'refused'
   }
 
   /** Waits for the word of the primary. */

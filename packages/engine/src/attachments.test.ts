@@ -1,0 +1,49 @@
+import { keys, nodeId, type Transaction, type TransactionResult, type VolumeRecord } from '@holdfast/base'
+import { expect, it } from 'vitest'
+import { Attachments } from './attachments.ts'
+import type { NodeContext } from './context.ts'
+
+const KEY = keys.volume('default', 'v1')
+const SELF = nodeId('n1')
+
+it('gives a right back that it may have taken: the answer to the transaction was lost', async () => {
+  let now = 0
+  let modRevision = 7
+  let record = { id: 'v', name: 'v1', namespace: 'default', labels: {}, inSync: [SELF], primary: SELF } as unknown as VolumeRecord
+  const outcomes: TransactionResult['kind'][] = []
+  const alive = new Map([[SELF, { key: keys.aliveNode(SELF), modRevision: 1 }]])
+  const context = {
+    self: { node: SELF },
+    lease: { held: true },
+    clock: { now: () => now, wallMs: () => now },
+    scheduler: {
+      after: (ms: number, task: () => void) => {
+        now += ms
+        setImmediate(task)
+        return () => {}
+      },
+    },
+    view: { volumes: new Map(), alive, learnVolume: () => {} },
+    coordinator: {
+      range: (_key: string, done: (result: unknown) => void) => {
+        const entries = [{ key: KEY, value: JSON.stringify(record), modRevision }]
+        done({ kind: 'ok', revision: modRevision, entries })
+      },
+      transact: ({ operations }: Transaction, done: (result: TransactionResult) => void) => {
+        const [operation] = operations
+        if (operation?.op === 'put') record = JSON.parse(operation.value) as VolumeRecord
+        modRevision++
+        const lost = outcomes.length === 0
+        outcomes.push(lost ? 'unknown' : 'ok')
+        done(lost ? { kind: 'unknown', reason: 'timeout' } : { kind: 'ok', revision: modRevision })
+      },
+    },
+  } as unknown as NodeContext
+  const attachments = new Attachments(context)
+  // No primary ever confirms it.
+  const claim = attachments.claim('default', 'v1')
+  await expect(claim).rejects.toMatchObject({ code: 'HF_UNAVAILABLE' })
+  expect(outcomes[0]).toBe('unknown')
+  for (let turn = 0; turn < 100 && record.attachment !== undefined; turn++) await new Promise(setImmediate)
+  expect(record.attachment).toBeUndefined()
+})
