@@ -197,9 +197,11 @@ export class CheckpointWriter {
   }
 }
 
-/** Frees what the last checkpoint left dead, unless somebody pinned the segments. */
+/** Frees what the last checkpoint left dead, unless somebody pinned the segments and the disk has room for them. */
 export function freeDeadSegments(core: LogCore): void {
-  if (core.pins > 0) return
+  const { segments, freeable } = core
+  if (freeable.length === 0) return
+  if (core.pins > 0 && (segments.hasSpare || segments.hasRoom(false))) return
   for (const number of core.freeable.splice(0)) {
     const segment = core.segments.get(number)
     if (segment !== undefined) core.segments.free(segment, true)

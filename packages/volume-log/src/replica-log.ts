@@ -298,7 +298,7 @@ export class ReplicaLog {
     return this.#core.epochs.holds(position, this.#core.appendedLsn)
   }
 
-  /** While held, no segment is freed. */
+  /** While held, no segment is freed, unless the disk has no room left: who reads then must begin anew. */
   pin(): { release(): void } {
     this.#core.pins++
     let held = true
