@@ -43,6 +43,10 @@ import type { VolumeCounters } from './statistics.ts'
 const TURN_BATCH_BLOCKS = 128
 /** Writes at least this large make a batch of their own, without a copy. */
 const OWN_BATCH_BYTES = 64 * 1024
+/** So few that the page cache takes them at once: a client's write never waits behind more. */
+const RELOCATED_BLOCKS = 48
+/** Between two relocations: at most some 38 MB/s are moved. */
+const RELOCATION_PAUSE_MS = 5
 /** Long enough to see that there is nothing left to compact. */
 const QUIET_AFTER_TICKS = 40
 /** A full disk is reported this often, not once per refused write. */
@@ -960,10 +964,10 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
     }
   }
 
-  /** Re-appends live blocks of mostly dead segments, a little per tick. */
+  /** Re-appends live blocks of mostly dead segments, a little at a time until there is nothing left to do. */
   #compact(): void {
     if (this.#relocating) return
-    const plan = this.log.compactionWork(Math.min(256, this.segmentBlocks - 1))
+    const plan = this.log.compactionWork(Math.min(RELOCATED_BLOCKS, this.segmentBlocks - 1))
     if (plan === undefined) return
     this.#relocating = true
     readRelocation(this.log, plan, (batch) => {
@@ -976,6 +980,9 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
       }
       this.#sealTurnBatch()
       this.#sealAndSend(batch, this.inFlight.takeRequests())
+      this.#context.scheduler.after(RELOCATION_PAUSE_MS, () => {
+        if (this.#serving && !this.#mustWait) this.#compact()
+      })
     })
   }
 }
