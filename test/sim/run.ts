@@ -1,13 +1,4 @@
-/**
- * `npm run sim`: seeded runs of the whole cluster in virtual time, on all cores.
- *
- *   --seed N        one seed, with its timeline       --plan FILE    a schedule that was printed before
- *   --seeds N       so many seeds from --from on      --minutes N    fresh random seeds for so long
- *   --jobs N        processes (default: the cores)    --kinds a,b    only faults of these kinds
- *   --stop          ends at the first failing seed    --verbose      with the events of the engines
- *
- * A failing seed prints its schedule, the shortest schedule that still fails, and its timeline. Ends with 1 then.
- */
+/** `npm run sim`: seeded runs of the whole cluster in virtual time, on all cores. */
 import { fork } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
@@ -24,8 +15,20 @@ import {
   shrink,
 } from '@holdfast/simulator'
 
+const USAGE = `npm run sim -- OPTIONS: seeded runs of whole clusters in virtual time
+
+  --seed N        one seed, with its timeline       --plan FILE    a schedule that was printed before
+  --seeds N       so many seeds from --from on      --minutes N    fresh random seeds for so long
+  --jobs N        processes (default: the cores)    --kinds a,b    only faults of these kinds
+  --stop          ends at the first failing seed    --verbose      with the events of the engines
+  --no-shrink     without the shortest schedule that still fails
+
+A failing seed prints its schedule, the shortest schedule that still fails, and its timeline. Ends with 1 then.
+`
+
 const { values } = parseArgs({
   options: {
+    help: { type: 'boolean', default: false },
     seed: { type: 'string' },
     plan: { type: 'string' },
     from: { type: 'string', default: '1' },
@@ -40,6 +43,11 @@ const { values } = parseArgs({
     worker: { type: 'boolean', default: false },
   },
 })
+
+if (values.help) {
+  process.stdout.write(USAGE)
+  process.exit(0)
+}
 
 interface Totals {
   seeds: number
