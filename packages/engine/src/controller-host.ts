@@ -6,18 +6,22 @@ import { Controller, type ControllerAction, controllerDefaults } from '@holdfast
 import type { NodeContext } from './context.ts'
 
 const STEP_MS = 1_000
+/** Nothing has changed since a step that found nothing to do: only time can bring something, and not much. */
+const CALM_STEP_MS = 5_000
 
 export class ControllerHost {
   readonly #context: NodeContext
   #controller: Controller | undefined
   #standing = false
   #lastStepAt = Number.NEGATIVE_INFINITY
+  #calm = false
 
   constructor(context: NodeContext) {
     this.#context = context
   }
 
   viewChanged(): void {
+    this.#calm = false
     const { view, lease } = this.#context
     if (view.controller === undefined && view.synced && lease.held) this.#stand()
     if (!this.#isController()) this.#controller = undefined
@@ -26,7 +30,7 @@ export class ControllerHost {
   tick(): void {
     const { clock, view, settings } = this.#context
     const now = clock.now()
-    if (now - this.#lastStepAt < STEP_MS) return
+    if (now - this.#lastStepAt < (this.#calm ? CALM_STEP_MS : STEP_MS)) return
     this.#lastStepAt = now
     if (!this.#isController()) {
       this.viewChanged()
@@ -45,7 +49,9 @@ export class ControllerHost {
       primary: view.primaries.get(record.id)?.record,
     }))
     const tombstones = [...view.tombstones.values()]
-    for (const action of this.#controller.step({ now, nodes, volumes, tombstones })) this.#act(action)
+    const actions = this.#controller.step({ now, nodes, volumes, tombstones })
+    this.#calm = actions.length === 0
+    for (const action of actions) this.#act(action)
   }
 
   #isController(): boolean {
