@@ -4,7 +4,7 @@
  *
  * Two fragments, because ws hands each over as one piece of memory: the payload is never joined with its header.
  */
-import { encodeHotHeader, encodeMessage, type PeerMessage, WireError } from '@holdfast/wire'
+import { encodeHotHeader, encodeMessage, HOT_HEADER_BYTES_MAX, type PeerMessage, WireError } from '@holdfast/wire'
 import { compress, decompress } from './compression.ts'
 
 export const FRAME_BYTES_MAX = 40 * 1024 * 1024
@@ -22,8 +22,16 @@ const OPCODE_BINARY = 2
 const FIN = 0x80
 const MASKED = 0x80
 
-/** Where heads are put together; each is copied out of it. */
-const scratch = Buffer.allocUnsafe(64 * 1024)
+/** Flags and the length of the protobuf header. */
+const FRAME_HEAD_BYTES = 5
+/** Before the payload's: its length before it was compressed. */
+const RAW_LENGTH_BYTES = 4
+/** Where the protobuf header is put, so that everything before it has room; and what may come behind it. */
+const HEADER_AT = WEB_SOCKET_HEAD_BYTES_MAX + FRAME_HEAD_BYTES
+const TRAILER_BYTES_MAX = RAW_LENGTH_BYTES + WEB_SOCKET_HEAD_BYTES_MAX
+
+/** Where hot heads are put together; each is copied out of it. */
+const scratch = Buffer.allocUnsafe(HEADER_AT + HOT_HEADER_BYTES_MAX + TRAILER_BYTES_MAX)
 
 /**
  * All of a message's frame but its payload, ready for the socket: the first fragment whole, and the WebSocket header of
@@ -36,17 +44,13 @@ export function encodeFrame(
   rawBytes: number | undefined,
   isClient: boolean,
 ): Buffer {
-  const rawLengthBytes = rawBytes === undefined ? 0 : 4
   const hotEnd = encodeHotHeader(message, scratch, HEADER_AT)
   if (hotEnd >= 0) return assemble(scratch, hotEnd - HEADER_AT, payloadBytes, rawBytes, isClient)
   const { header } = encodeMessage(message)
-  const whole = Buffer.allocUnsafe(HEADER_AT + header.length + rawLengthBytes + WEB_SOCKET_HEAD_BYTES_MAX)
+  const whole = Buffer.allocUnsafe(HEADER_AT + header.length + TRAILER_BYTES_MAX)
   whole.set(header, HEADER_AT)
   return assemble(whole, header.length, payloadBytes, rawBytes, isClient)
 }
-
-/** Where the protobuf header is put, so that everything before it has room. */
-const HEADER_AT = WEB_SOCKET_HEAD_BYTES_MAX + 5
 
 /** Puts everything around a header that is at its place in `bytes`. */
 function assemble(
@@ -56,12 +60,13 @@ function assemble(
   rawBytes: number | undefined,
   isClient: boolean,
 ): Buffer {
+  const frameAt = HEADER_AT - FRAME_HEAD_BYTES
   let end = HEADER_AT + headerBytes
-  bytes[HEADER_AT - 5] = rawBytes === undefined ? 0 : FLAG_LZ4
-  bytes.writeUInt32LE(headerBytes, HEADER_AT - 4)
+  bytes[frameAt] = rawBytes === undefined ? 0 : FLAG_LZ4
+  bytes.writeUInt32LE(headerBytes, frameAt + 1)
   if (rawBytes !== undefined) end = bytes.writeUInt32LE(rawBytes, end)
-  const firstBytes = end - (HEADER_AT - 5)
-  const start = HEADER_AT - 5 - webSocketHeadBytes(firstBytes, isClient)
+  const firstBytes = end - frameAt
+  const start = frameAt - webSocketHeadBytes(firstBytes, isClient)
   writeWebSocketHead(bytes, start, payloadBytes === 0 ? OPCODE_BINARY | FIN : OPCODE_BINARY, firstBytes, isClient)
   if (payloadBytes > 0) end = writeWebSocketHead(bytes, end, OPCODE_CONTINUATION | FIN, payloadBytes, isClient)
   return bytes === scratch ? Buffer.from(bytes.subarray(start, end)) : bytes.subarray(start, end)
@@ -98,13 +103,13 @@ export function compressed(payload: Uint8Array): Buffer | undefined {
 /** Throws WireError for what is no frame. */
 export function decodeFrame(fragments: readonly Buffer[]): Frame {
   const [head, ...payload] = fragments
-  if (head === undefined || head.length < 5) throw new WireError('a frame is too short')
-  const headerBytes = head.readUInt32LE(1)
-  if (5 + headerBytes > head.length) throw new WireError('a header is longer than its frame')
-  const header = head.subarray(5, 5 + headerBytes)
+  if (head === undefined || head.length < FRAME_HEAD_BYTES) throw new WireError('a frame is too short')
+  const headerEnd = FRAME_HEAD_BYTES + head.readUInt32LE(1)
+  if (headerEnd > head.length) throw new WireError('a header is longer than its frame')
+  const header = head.subarray(FRAME_HEAD_BYTES, headerEnd)
   if ((head[0] ?? 0) !== FLAG_LZ4) return { header, payload: payload.filter((part) => part.length > 0) }
-  if (head.length < 9 + headerBytes) throw new WireError('a frame lacks its raw length')
-  const rawBytes = head.readUInt32LE(5 + headerBytes)
+  if (head.length < headerEnd + RAW_LENGTH_BYTES) throw new WireError('a frame lacks its raw length')
+  const rawBytes = head.readUInt32LE(headerEnd)
   if (rawBytes > FRAME_BYTES_MAX) throw new WireError('a frame is too large')
   return { header, payload: [decompress(Buffer.concat(payload), rawBytes)] }
 }

@@ -2,9 +2,10 @@ import { readFileSync } from 'node:fs'
 import { epoch, incarnation, lsn, nodeId, sessionId, volumeId } from '@holdfast/base'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { decodeHello, decodeMessage, encodeHello, encodeHotHeader, encodeMessage, WireError } from './codec.ts'
-import { HOT_HEADER_BYTES_MAX } from './hot-header.ts'
+import { decodeHello, decodeMessage, encodeHello, encodeMessage } from './codec.ts'
+import { encodeHotHeader, HOT_HEADER_BYTES_MAX } from './hot-header.ts'
 import type { PeerMessage } from './messages.ts'
+import { WireError } from './wire-error.ts'
 
 const position = fc.nat({ max: Number.MAX_SAFE_INTEGER }).map(lsn)
 const count = fc.nat({ max: Number.MAX_SAFE_INTEGER })

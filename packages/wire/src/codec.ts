@@ -28,45 +28,17 @@ import {
   volumeId,
 } from '@holdfast/base'
 import protobuf from 'protobufjs/minimal.js'
-import { readHotHeader, writeHotHeader } from './hot-header.ts'
+import { decodeHotMessage } from './hot-header.ts'
+import { KIND_NUMBERS, KINDS } from './kinds.ts'
 import type { Hello, PeerMessage, RefusedMessage, RequestOperation } from './messages.ts'
+import { readVarint } from './varint.ts'
+import { WireError } from './wire-error.ts'
 
 /** Raised when an older end could not understand a newer one any more. */
 export const PROTOCOL_VERSION = 1
 /** Entries a repeated field may have. */
 const LIST_MAX = 1_000_000
 
-export class WireError extends Error {
-  override readonly name = 'WireError'
-}
-
-/** Position = number on the wire: append only. */
-const KINDS = [
-  'grant-scope',
-  'grant-request',
-  'grant',
-  'status-request',
-  'status',
-  'subscribe',
-  'accepted',
-  'refused',
-  'rebuild',
-  'segment-data',
-  'checkpoint-data',
-  'rebuild-progress',
-  'append',
-  'commit',
-  'ack',
-  'flush',
-  'block-fetch',
-  'block-data',
-  'request',
-  'replies',
-  'read-reply',
-  'session-close',
-] as const satisfies readonly PeerMessage['type'][]
-
-const KIND_NUMBERS = new Map<string, number>(KINDS.map((kind, number) => [kind, number]))
 const OPERATIONS = ['read', 'write', 'zero', 'flush', 'block-status'] as const
 const REASONS = [
   'not-primary',
@@ -136,14 +108,6 @@ export function encodeMessage(message: PeerMessage): EncodedMessage {
   writer.uint32(1 << 3).uint32(KIND_NUMBERS.get(message.type) ?? 0)
   writeFields(writer, fieldsOf(message))
   return { header: writer.finish(), payload: 'payload' in message ? message.payload : NONE }
-}
-
-/**
- * As `encodeMessage` for the messages of the hot path, whose header is written into `into` from `at` on; needs
- * `HOT_HEADER_BYTES_MAX` of room. Returns where it ends, or -1 where `encodeMessage` has to do it.
- */
-export function encodeHotHeader(message: PeerMessage, into: Uint8Array, at: number): number {
-  return writeHotHeader(message, KIND_NUMBERS, into, at)
 }
 
 function writeFields(writer: protobuf.Writer, fields: Partial<Fields>): void {
@@ -275,28 +239,6 @@ function emptyFields(): Fields {
   }
 }
 
-/**
- * A varint, or with `signed` a zigzag one, as protobuf's sint64. Protobufjs would make a Long of each. Throws WireError
- * for what is no safe integer.
- */
-function readNumber(reader: protobuf.Reader, signed: boolean): number {
-  const { buf, len } = reader
-  let at = reader.pos
-  let byte = at < len ? (buf[at++] ?? 0) : 0x80
-  const negative = signed && (byte & 1) === 1
-  let value = signed ? (byte & 0x7f) >> 1 : byte & 0x7f
-  let factor = signed ? 64 : 128
-  while (byte >= 0x80) {
-    if (at >= len || factor > 2 ** 49) throw new WireError('a number does not fit')
-    byte = buf[at++] ?? 0
-    value += (byte & 0x7f) * factor
-    factor *= 128
-  }
-  if (!Number.isSafeInteger(value)) throw new WireError('a number does not fit')
-  reader.pos = at
-  return negative ? -value - 1 : value
-}
-
 function readFields(header: Uint8Array): Fields {
   const reader = protobuf.Reader.create(header)
   const fields = emptyFields()
@@ -307,7 +249,7 @@ function readFields(header: Uint8Array): Fields {
     const wireType = tag & 7
     const name = UINT_FIELDS.get(number)
     if (name !== undefined && wireType === 0) {
-      fields[name] = readNumber(reader, false)
+      fields[name] = readVarint(reader, false)
     } else if (wireType === 2 && number === 2) fields.volume = reader.string()
     else if (wireType === 2 && number === 16) fields.reason = reader.string()
     else if (wireType === 2 && number === 17) readPacked(reader, fields.numbers)
@@ -324,16 +266,15 @@ function readPacked(reader: protobuf.Reader, into: number[]): void {
   if (end > reader.len) throw new WireError('a list is longer than its message')
   while (reader.pos < end) {
     if (into.length >= LIST_MAX) throw new WireError('a list is too long')
-    into.push(readNumber(reader, true))
+    into.push(readVarint(reader, true))
   }
 }
 
 /** Throws WireError for whatever is not a message of ours. */
 export function decodeMessage(header: Uint8Array, payload: readonly Uint8Array[]): PeerMessage {
-  // Every header begins with the kind; all kinds have one byte.
-  const hot = header[0] === 1 << 3 ? readHotHeader(KINDS[header[1] ?? -1], header, payload) : undefined
-  if (hot !== undefined) return hot
   try {
+    const hot = decodeHotMessage(header, payload)
+    if (hot !== undefined) return hot
     return messageOf(readFields(header), payload)
   } catch (error) {
     if (error instanceof WireError) throw error

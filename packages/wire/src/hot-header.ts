@@ -3,14 +3,16 @@
  * `decodeMessage`: the same bytes. A header is a protobuf message: varint fields, and the volume's id as a string.
  */
 import { epoch, lsn, type VolumeId, volumeId } from '@holdfast/base'
+import { KIND_NUMBERS, KINDS } from './kinds.ts'
 import type { AckMessage, AppendMessage, CommitMessage, FlushMessage, PeerMessage } from './messages.ts'
+import { readVarint } from './varint.ts'
 
 type HotMessage = AppendMessage | CommitMessage | AckMessage | FlushMessage
 
 /** Tag, kind, tag, length; and at most five numbers of a tag and eight bytes. */
 const FIXED_BYTES_MAX = 4 + 5 * 9
 const VOLUME_BYTES_MAX = 100
-/** Room that a caller of `writeHotHeader` must have. */
+/** Room that `encodeHotHeader` needs. */
 export const HOT_HEADER_BYTES_MAX = FIXED_BYTES_MAX + VOLUME_BYTES_MAX
 
 const VARINT_BYTE = 0x80
@@ -20,19 +22,14 @@ const TAG = { kind: 0x08, epoch: 0x18, lsn: 0x20, committedLsn: 0x28, durableLsn
 const VOLUME_TAG = 0x12
 
 /**
- * Writes the header of a message into `into` from `at` on; returns where it ends, or -1 for a message that
- * `encodeMessage` has to encode. `kinds` are the numbers of the kinds on the wire.
+ * As `encodeMessage`, into `into` from `at` on; needs `HOT_HEADER_BYTES_MAX` of room. Returns where the header ends, or -1
+ * for a message that `encodeMessage` has to encode.
  */
-export function writeHotHeader(
-  message: PeerMessage,
-  kinds: ReadonlyMap<string, number>,
-  into: Uint8Array,
-  at: number,
-): number {
+export function encodeHotHeader(message: PeerMessage, into: Uint8Array, at: number): number {
   if (!isHot(message) || message.volume.length > VOLUME_BYTES_MAX) return -1
   let end = at
   into[end++] = TAG.kind
-  into[end++] = kinds.get(message.type) ?? 0
+  into[end++] = KIND_NUMBERS.get(message.type) ?? 0
   into[end++] = VOLUME_TAG
   into[end++] = message.volume.length
   for (let i = 0; i < message.volume.length; i++) {
@@ -55,10 +52,10 @@ export function writeHotHeader(
   }
 }
 
-function isHot(message: PeerMessage): message is HotMessage {
-  const { type } = message
-  return type === 'append' || type === 'ack' || type === 'commit' || type === 'flush'
-}
+const isHotType = (type: PeerMessage['type'] | undefined): type is HotMessage['type'] =>
+  type === 'append' || type === 'ack' || type === 'commit' || type === 'flush'
+
+const isHot = (message: PeerMessage): message is HotMessage => isHotType(message.type)
 
 /** A field that is 0 is left out. */
 function writeNumber(tag: number, value: number, into: Uint8Array, at: number): number {
@@ -76,17 +73,25 @@ function writeNumber(tag: number, value: number, into: Uint8Array, at: number): 
 
 /** What a hot header may carry besides kind and volume; used again by each. */
 const numbers = { epoch: 0, lsn: 0, committedLsn: 0, durableLsn: 0, appendedLsn: 0 }
+const NAMES = new Map<number, keyof typeof numbers>([
+  [TAG.epoch, 'epoch'],
+  [TAG.lsn, 'lsn'],
+  [TAG.committedLsn, 'committedLsn'],
+  [TAG.durableLsn, 'durableLsn'],
+  [TAG.appendedLsn, 'appendedLsn'],
+])
+
+/** What is being read; used again by each. */
+const source: { buf: Uint8Array; pos: number; len: number } = { buf: new Uint8Array(0), pos: 0, len: 0 }
 
 /**
  * The message with this header, or undefined where `decodeMessage` has to look: another kind, an unknown field, or
- * nothing of ours. `type` is that of the header's kind.
+ * nothing of ours. Throws WireError for a number that does not fit.
  */
-export function readHotHeader(
-  type: PeerMessage['type'] | undefined,
-  header: Uint8Array,
-  payload: readonly Uint8Array[],
-): HotMessage | undefined {
-  if (type !== 'append' && type !== 'ack' && type !== 'commit' && type !== 'flush') return undefined
+export function decodeHotMessage(header: Uint8Array, payload: readonly Uint8Array[]): HotMessage | undefined {
+  // The kind comes first; all kinds have one byte.
+  const type = header[0] === TAG.kind ? KINDS[header[1] ?? -1] : undefined
+  if (!isHotType(type)) return undefined
   const volumeEnd = 4 + (header[3] ?? 0)
   if (header[2] !== VOLUME_TAG || volumeEnd > header.length) return undefined
   const volume = volumeAt(header, volumeEnd)
@@ -107,28 +112,16 @@ export function readHotHeader(
   }
 }
 
-/** Fills `numbers`; false for what is not a list of known varints that fit. */
+/** Fills `numbers`; false where there is a field that it does not know. */
 function readNumbers(header: Uint8Array, start: number): boolean {
   numbers.epoch = numbers.lsn = numbers.committedLsn = numbers.durableLsn = numbers.appendedLsn = 0
-  let at = start
-  while (at < header.length) {
-    const tag = header[at++]
-    let value = 0
-    let factor = 1
-    let byte = VARINT_BYTE
-    while (byte >= VARINT_BYTE) {
-      if (at >= header.length || factor > 2 ** 49) return false
-      byte = header[at++] ?? 0
-      value += (byte & 0x7f) * factor
-      factor *= VARINT_BYTE
-    }
-    if (!Number.isSafeInteger(value)) return false
-    if (tag === TAG.epoch) numbers.epoch = value
-    else if (tag === TAG.lsn) numbers.lsn = value
-    else if (tag === TAG.committedLsn) numbers.committedLsn = value
-    else if (tag === TAG.durableLsn) numbers.durableLsn = value
-    else if (tag === TAG.appendedLsn) numbers.appendedLsn = value
-    else return false
+  source.buf = header
+  source.pos = start
+  source.len = header.length
+  while (source.pos < source.len) {
+    const name = NAMES.get(header[source.pos++] ?? -1)
+    if (name === undefined) return false
+    numbers[name] = readVarint(source, false)
   }
   return true
 }

@@ -3,10 +3,9 @@ export {
   decodeMessage,
   type EncodedMessage,
   encodeHello,
-  encodeHotHeader,
   encodeMessage,
   PROTOCOL_VERSION,
-  WireError,
 } from './codec.ts'
-export { HOT_HEADER_BYTES_MAX } from './hot-header.ts'
+export { encodeHotHeader, HOT_HEADER_BYTES_MAX } from './hot-header.ts'
 export type * from './messages.ts'
+export { WireError } from './wire-error.ts'
