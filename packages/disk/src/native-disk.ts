@@ -99,7 +99,7 @@ class NativeDisk implements Disk {
     done: (error: DiskError | undefined, file: DiskFile | undefined) => void,
   ): void {
     const recycle = options.recycle === undefined ? undefined : this.#at(options.recycle)
-    openFile(this.#at(path), options.createBytes, recycle, options.fill ?? false).then(
+    openFile(this.#at(path), options.createBytes, recycle, options.fill === true ? this.#gate : undefined).then(
       (fd) => {
         // A directory's fsync would wait for all that the filesystem has not written yet; the name need
         // not outlive the host before the contents must.
@@ -141,12 +141,12 @@ async function replaceFile(
   }
 }
 
-/** Opens, with its space allocated if asked for; leaves nothing behind when that fails. */
+/** Opens, with its space allocated if asked for, and filled where there is a gate; leaves nothing behind when that fails. */
 async function openFile(
   path: string,
   createBytes: number | undefined,
   recycle: string | undefined,
-  fill: boolean,
+  fillGate: SyncGate | undefined,
 ): Promise<number> {
   if (recycle !== undefined) await rename(recycle, path)
   let created = false
@@ -160,10 +160,8 @@ async function openFile(
   }
   if (createBytes === undefined) return fd
   try {
-    await new Promise<void>((resolve, reject) => {
-      native.allocate(fd, createBytes, (error) => (error === undefined ? resolve() : reject(error)))
-    })
-    if (created && fill) await fillWithZeroes(fd, createBytes)
+    await ended((done) => native.allocate(fd, createBytes, done))
+    if (created && fillGate !== undefined) await fillWithZeroes(fd, createBytes, fillGate)
     return fd
   } catch (error) {
     closeSync(fd)
@@ -173,14 +171,16 @@ async function openFile(
 }
 
 /** In pieces that are flushed one by one, so that others' flushes wait for one of them at most. */
-async function fillWithZeroes(fd: number, bytes: number): Promise<void> {
+async function fillWithZeroes(fd: number, bytes: number, gate: SyncGate): Promise<void> {
   for (let at = 0; at < bytes; at += ZEROES.length) {
     const zeroes = ZEROES.subarray(0, Math.min(ZEROES.length, bytes - at))
-    await new Promise<void>((resolve, reject) => {
-      native.write(fd, [zeroes], at, (error) => (error === undefined ? resolve() : reject(error)))
-    })
-    await new Promise<void>((resolve, reject) => {
-      native.datasync(fd, (error) => (error === undefined ? resolve() : reject(error)))
-    })
+    await ended((done) => native.write(fd, [zeroes], at, done))
+    await ended((done) => gate.datasync(fd, done))
   }
+}
+
+function ended(begin: (done: (error: unknown) => void) => void): Promise<void> {
+  return new Promise((resolve, reject) => {
+    begin((error) => (error === undefined ? resolve() : reject(error)))
+  })
 }

@@ -90,12 +90,7 @@ export class NativeFile implements DiskFile {
       return
     }
     this.#pending++
-    this.#gate.run((ended) => {
-      native.datasync(this.#fd, (error) => {
-        ended()
-        this.#finished(done, error)
-      })
-    })
+    this.#gate.datasync(this.#fd, (error) => this.#finished(done, error))
   }
 
   punchHole(position: number, length: number, done: DiskDone): void {
