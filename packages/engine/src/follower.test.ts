@@ -10,7 +10,7 @@ const follow = (h: Harness, reign: number): { follower: Follower; troubles: stri
   const sent: PeerMessage[] = []
   const troubles: string[] = []
   const context = {
-    peers: { nextSubscription: () => 1 },
+    peers: { nextNumber: () => 1 },
     scheduler: h.scheduler,
     events: { event: () => {} },
   } as unknown as NodeContext

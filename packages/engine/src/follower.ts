@@ -65,7 +65,7 @@ export class Follower {
     this.scope = scope
     this.link = link
     this.#owner = owner
-    this.#subscription = context.peers.nextSubscription()
+    this.#subscription = context.peers.nextNumber()
     const { appendedLsn, committedLsn, durableLsn, epochTable, lastHeaderCrc } = log
     const segments = log.fullSegmentsBelow(appendedLsn)
     const positions = { appendedLsn, committedLsn, durableLsn }

@@ -81,13 +81,8 @@ export class PeerTable {
     return undefined
   }
 
-  /** A number that no other subscription of this process has. */
-  nextSubscription(): number {
-    return ++this.#numbers
-  }
-
-  /** A number that no other question to a peer has. */
-  nextQuestion(): number {
+  /** A number that no other subscription or question of this process has. */
+  nextNumber(): number {
     return ++this.#numbers
   }
 

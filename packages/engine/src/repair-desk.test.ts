@@ -28,7 +28,7 @@ class Bench {
       scheduler: this.h.scheduler,
       events: { event: () => {} },
       statistics: { damagedBlocks: 0 },
-      peers: { nextQuestion: () => ++question },
+      peers: { nextNumber: () => ++question },
     } as unknown as NodeContext
     this.desk = this.newDesk()
   }

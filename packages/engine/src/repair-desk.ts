@@ -230,7 +230,7 @@ export class RepairDesk {
       return
     }
     // An answer to an earlier reign's question may come over the same link: its number must not be one of ours.
-    const seq = this.#context.peers.nextQuestion()
+    const seq = this.#context.peers.nextNumber()
     const cancel = this.#context.scheduler.after(FETCH_TIMEOUT_MS, () => this.#finish(seq, 'silent'))
     this.#fetches.set(seq, { link, cancel, done })
     link.send({

@@ -160,7 +160,8 @@ export class CheckpointWriter {
     const core = this.#core
     for (const name of core.disk.list(core.geometry.path)) {
       const other = numberInName(name, 'checkpoint-')
-      if (other >= 0 && other !== work.head.lsn && !core.pinnedCheckpoints.has(other)) core.disk.remove(`${core.geometry.path}/${name}`)
+      if (other < 0 || other === work.head.lsn || core.pinnedCheckpoints.has(other)) continue
+      core.disk.remove(`${core.geometry.path}/${name}`)
     }
     core.lastCheckpoint = { ...work.info, bytes: total }
     core.freeable = work.dead

@@ -322,13 +322,6 @@ export class ReplicaLog {
     this.#checkpoints.write(done)
   }
 
-  /** The newest checkpoint's file; empty when there is none yet. */
-  readCheckpoint(): Uint8Array {
-    const { lastCheckpoint, disk, geometry } = this.#core
-    if (lastCheckpoint === undefined) return new Uint8Array(0)
-    return disk.readWhole(geometry.checkpointPath(lastCheckpoint.lsn)) ?? new Uint8Array(0)
-  }
-
   /** The newest checkpoint, which stays until it is released, whatever newer ones are written. */
   pinCheckpoint(): PinnedCheckpoint | undefined {
     return pinCheckpoint(this.#core)

@@ -218,11 +218,7 @@ export class SegmentSet {
     this.#freeSlots.length = 0
   }
 
-  #openFile(
-    segment: Segment,
-    options: OpenOptions,
-    done: FileWaiter,
-  ): void {
+  #openFile(segment: Segment, options: OpenOptions, done: FileWaiter): void {
     segment.waiters = [done]
     segment.users++
     this.#disk.open(this.#geometry.segmentPath(segment.number), options, (error, file) => {

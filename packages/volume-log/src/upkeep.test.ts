@@ -383,7 +383,10 @@ describe('rebuild', () => {
         expect(error).toBeUndefined()
       }
     }
-    const file = a.log.readCheckpoint()
+    const pinned = a.log.pinCheckpoint()
+    if (pinned === undefined) throw new Error('there is no checkpoint')
+    const file = pinned.read()
+    pinned.release()
     if (count === 1000) {
       const [error] = b.wait<[unknown]>((done) => target.install(file, done))
       expect(error).toBeUndefined()
