@@ -5,12 +5,13 @@ import { Hopeless, waitUntil } from '../support/waiting.ts'
 import type { DockerHost } from './docker-host.ts'
 
 const PADDING = 'x'.repeat(4000)
+/** A line is one write: a container that is killed leaves whole lines. */
 const SCRIPT = `
 trap 'exit 0' TERM
 i=$(tail -n 1 /data/log 2>/dev/null | cut -c 1-8 | sed 's/^0*//'); i=\${i:-0}
 while [ ! -e /acks/stop ]; do
   i=$((i + 1))
-  if ! printf '%08d %s\\n' $i "$PADDING" | dd of=/data/log oflag=append conv=notrunc,fsync 2>/acks/last; then
+  if ! printf '%08d %s\\n' $i "$PADDING" | dd bs=8k of=/data/log oflag=append conv=notrunc,fsync 2>/acks/last; then
     echo "line $i: $(cat /acks/last)" >> /acks/error
     [ -n "$GO_ON" ] || exit 1
     sleep 0.2; i=$((i - 1)); continue
