@@ -175,6 +175,7 @@ describe('fio', () => {
       '--verify=crc32c',
       '--verify_fatal=1',
       '--do_verify=1',
+      '--verify_state_save=0',
     ])
   })
 })
