@@ -1,6 +1,6 @@
 /** What can't be done is said by Docker in a sentence, soon, and nothing is half made. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import type { CommandResult } from './box.ts'
+import { type CommandResult, waitUntil } from './box.ts'
 import { DockerBed, reasonToSkip } from './docker-bed.ts'
 
 const reason = reasonToSkip()
@@ -22,6 +22,15 @@ describe.skipIf(reason !== undefined)('docker with bad input', () => {
       ...{ mounts: a.volumeMounts(), helpers: a.helpers().map(({ line }) => line) },
       containers: await a.docker(['ps', '--quiet']),
     }
+  }
+
+  /** The state once what was removed before is gone for good: its tombstone is swept a while later. */
+  async function settledState(): Promise<unknown> {
+    await waitUntil('the tombstones to be swept', 60_000, async () => {
+      const keys = await bed.coordinatorKeys()
+      return !keys.some((key) => key.includes('/tombstones/'))
+    })
+    return await state()
   }
 
   function expectRefusal({ code, stderr, ms }: CommandResult, words: RegExp): void {
@@ -50,7 +59,7 @@ describe.skipIf(reason !== undefined)('docker with bad input', () => {
   ]
   for (const [title, args, words] of cases) {
     it(`refuses ${title}`, async () => {
-      const before = await state()
+      const before = await settledState()
       expectRefusal(await bed.host('a').tryDocker(args), words)
       expect(await state()).toEqual(before)
     })
@@ -59,7 +68,7 @@ describe.skipIf(reason !== undefined)('docker with bad input', () => {
   it('refuses mkfs options that mkfs does not take, and mounts nothing', async () => {
     const a = bed.host('a')
     await a.docker([...CREATE, '-o', 'size=64MiB', '-o', 'mkfs-options=--frobnicate', 'odd'])
-    const before = await state()
+    const before = await settledState()
     expectRefusal(await a.tryDocker(['run', '--rm', '-v', 'odd:/data', 'busybox', 'true']), /mkfs|frobnicate/)
     expect(await state()).toEqual(before)
     await a.docker(['volume', 'rm', 'odd'])
@@ -70,7 +79,7 @@ describe.skipIf(reason !== undefined)('docker with bad input', () => {
     const run = ['run', '-v', 'good:/data', '--network', 'none']
     const driver = ['--volume-driver', 'holdfast']
     await b.docker([...run, '-d', '--name', 'holder', ...driver, 'busybox', 'sleep', '1000'])
-    const before = await state()
+    const before = await settledState()
     expectRefusal(await bed.host('a').tryDocker([...run, '--rm', 'busybox', 'true']), /\bb\b/)
     expectRefusal(await bed.host('a').tryDocker(['volume', 'rm', 'good']), /\bb\b/)
     expect(await state()).toEqual(before)
