@@ -1,5 +1,5 @@
 /** Single requests of a client, in a cluster where nothing else happens. */
-import type { ExportSession } from '@holdfast/base'
+import { errno, type ExportSession } from '@holdfast/base'
 import { nativeChecksum } from '@holdfast/disk'
 import { SimCluster, type SimNode } from '@holdfast/simulator'
 import { describe, expect, it } from 'vitest'
@@ -12,7 +12,7 @@ interface Client {
   readonly primary: SimNode
   readonly session: ExportSession
   /** Runs until the request that `submit` makes is answered, and gives its error. */
-  ask(submit: (token: number) => boolean | undefined): number
+  ask(submit: (token: number) => boolean | undefined, waitMs?: number): number
 }
 
 function connect(replicaCount: number, blocks = 64): Client {
@@ -24,10 +24,10 @@ function connect(replicaCount: number, blocks = 64): Client {
   const session = primary?.engine?.exports.open(VOLUME, (token, error) => answers.set(token, error))
   if (primary === undefined || session === undefined) throw new Error('the volume has no primary')
   let token = 0
-  const ask: Client['ask'] = (submit) => {
+  const ask: Client['ask'] = (submit, waitMs = 20_000) => {
     token++
     if (submit(token) === true) answers.set(token, 0)
-    expect(cluster.runUntil(20_000, () => answers.has(token))).toBe(true)
+    expect(cluster.runUntil(waitMs, () => answers.has(token))).toBe(true)
     return answers.get(token) ?? -1
   }
   return { cluster, primary, session, ask }
@@ -121,6 +121,26 @@ describe('a volume that nobody uses', () => {
     cluster.crash(primary)
     expect(cluster.runUntil(15_000, () => cluster.record(VOLUME)?.primary !== primary.name)).toBe(true)
     expect(cluster.runUntil(5_000, () => cluster.primaryOf(VOLUME) !== undefined)).toBe(true)
+    expect(cluster.violations).toEqual([])
+  })
+})
+
+describe('a volume with fewer copies than its failure mode asks for', () => {
+  it('says EIO to writes after a while, answers reads and flushes, and goes on when a copy is back', () => {
+    const { cluster, primary, session, ask } = connect(3)
+    const others = cluster.nodes.filter((node) => node !== primary)
+    const bytes = new Uint8Array(BLOCK).fill(7)
+    expect(ask((token) => void session.write(token, 0, bytes, 0, BLOCK, true))).toBe(0)
+    for (const node of others) cluster.crash(node)
+    expect(ask((token) => void session.write(token, BLOCK, bytes, 0, BLOCK, false), 40_000)).toBe(errno.EIO)
+    // What was acknowledged is on the one copy that is left.
+    expect(ask((token) => void session.flush(token))).toBe(0)
+    const target = new Uint8Array(BLOCK)
+    expect(ask((token) => session.read(token, 0, BLOCK, target, 0))).toBe(0)
+    expect(target.every((byte) => byte === 7)).toBe(true)
+    for (const node of others) cluster.restart(node)
+    expect(cluster.runUntil(20_000, () => cluster.healthy(VOLUME))).toBe(true)
+    expect(ask((token) => void session.write(token, BLOCK, bytes, 0, BLOCK, true))).toBe(0)
     expect(cluster.violations).toEqual([])
   })
 })

@@ -75,6 +75,15 @@ export class FlushRounds {
     return true
   }
 
+  /** EIO to everybody who waits for what is not committed: too few copies are there to commit it. */
+  failUncommitted(): void {
+    const committed = this.#owner.committedLsn()
+    const failed = this.#waiters.filter(({ lsn }) => lsn > committed)
+    if (failed.length === 0) return
+    this.#waiters = this.#waiters.filter(({ lsn }) => lsn <= committed)
+    for (const { sink, seq } of failed) sink.pieceDone(seq, errno.EIO)
+  }
+
   returnAll(): void {
     for (const { sink, seq, payload } of this.#waiters.splice(0)) sink.pieceReturned(seq, payload)
   }

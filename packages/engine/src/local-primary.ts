@@ -493,7 +493,7 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
       for (const feed of this.#feeds.values()) feed.committed(this.machine.committedLsn)
     }
     this.#guard.advance()
-    this.#failWritesForWantOfCopies(now)
+    this.#failForWantOfCopies(now)
     if (this.#serving && !this.#mustWait) this.#compact()
     this.#resting = this.#quiet
   }
@@ -946,7 +946,7 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
     for (const node of this.machine.othersInSync()) yield this.#feeds.get(node)?.link
   }
 
-  #failWritesForWantOfCopies(now: Instant): void {
+  #failForWantOfCopies(now: Instant): void {
     if (this.machine.enoughInSync) {
       this.#tooFewSince = undefined
       return
@@ -955,6 +955,9 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
     if (now - this.#tooFewSince < this.#context.settings.tooFewReplicasMs) return
     for (const queued of this.#queue.splice(0)) queued.sink.pieceDone(queued.seq, errno.EIO)
     for (const { sink, seq } of this.#lateWaiters.splice(0)) sink.pieceDone(seq, errno.EIO)
+    this.#flushes.failUncommitted()
+    // Where the record of the epoch can't commit either, what was committed before isn't known: reads have no answer.
+    if (!this.#opened) for (const { sink, seq } of this.#waitingReads.splice(0)) sink.pieceDone(seq, errno.EIO)
     for (const entry of this.inFlight) {
       // In the log they stay, and may yet commit; the client only learns that they are not safe now.
       for (let at = 0; at < entry.requests.count; at++) {

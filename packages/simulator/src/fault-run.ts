@@ -49,6 +49,8 @@ const BLOCKS = 48
 const UNITS = (BLOCKS * 4096) / UNIT
 const HEAL_MS_MAX = 40_000
 const ANSWER_MS_MAX = 20_000
+/** A volume with too few copies, whose only whole one is damaged, says EIO after 30 s. */
+const REFUSAL_MS_MAX = 45_000
 /** Clocks may run fast or slow by so much. */
 const CLOCK_SKEW = 0.03
 
@@ -206,13 +208,14 @@ function undrain({ cluster }: Stage, name: SimCluster['nodes'][number]['name']):
 }
 
 /** No client asks any more; what was asked is answered, and everything is read once. */
-function finish({ cluster }: Stage, clients: readonly SimClient[]): void {
+function finish({ cluster, damaged }: Stage, clients: readonly SimClient[]): void {
+  const answerMsMax = damaged === undefined ? ANSWER_MS_MAX : REFUSAL_MS_MAX
   for (const client of clients) client.stopped = true
-  cluster.runUntil(ANSWER_MS_MAX, () => clients.every((client) => client.idle))
+  cluster.runUntil(answerMsMax, () => clients.every((client) => client.idle))
   if (!clients.every((client) => client.idle)) cluster.violation('a request was never answered')
   const connected = (): boolean => clients.every((client) => client.connect())
-  if (!cluster.runUntil(ANSWER_MS_MAX, connected)) cluster.violation('an export is gone')
+  if (!cluster.runUntil(answerMsMax, connected)) cluster.violation('an export is gone')
   let left = clients.length
   for (const client of clients) client.readAll(() => left--)
-  if (!cluster.runUntil(ANSWER_MS_MAX, () => left === 0)) cluster.violation('a read was never answered')
+  if (!cluster.runUntil(answerMsMax, () => left === 0)) cluster.violation('a read was never answered')
 }
