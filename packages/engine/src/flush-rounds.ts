@@ -49,6 +49,14 @@ export class FlushRounds {
     this.#waiters.push({ lsn: position, sink, seq, startedAt: this.#clock.now(), payload })
   }
 
+  /**
+   * Begins a round for what is not committed yet, because a flush of it is sure or likely to follow: the disks work
+   * while it is being acknowledged.
+   */
+  anticipate(target: Lsn): void {
+    if (this.#roundTarget === undefined && target > this.#owner.durableLsn()) this.#begin(target)
+  }
+
   /** Answers who can be answered and starts a round if somebody still waits. */
   run(): void {
     if (this.#waiters.length === 0) return
@@ -58,9 +66,7 @@ export class FlushRounds {
     const committed = this.#owner.committedLsn()
     // Who waits for a position that is not committed yet is looked at again when it is.
     if (!this.#waiters.some(({ lsn }) => lsn <= committed && lsn > durable)) return
-    this.#roundTarget = committed
-    this.#roundStartedAt = this.#clock.now()
-    this.#owner.flushAll(this.#roundTarget)
+    this.#begin(committed)
   }
 
   durable(position: Lsn): void {
@@ -86,6 +92,12 @@ export class FlushRounds {
 
   returnAll(): void {
     for (const { sink, seq, payload } of this.#waiters.splice(0)) sink.pieceReturned(seq, payload)
+  }
+
+  #begin(target: Lsn): void {
+    this.#roundTarget = target
+    this.#roundStartedAt = this.#clock.now()
+    this.#owner.flushAll(target)
   }
 
   #answer(durable: Lsn): void {

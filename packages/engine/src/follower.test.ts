@@ -88,3 +88,19 @@ it('[I5] a copy that lost its tail in this very reign stays suspect until it has
   m.scheduler.run()
   expect(m.log.suspect).toBe(false)
 })
+
+it('a flush that is asked for while an append is under way covers it', () => {
+  const p = new Harness({ seed: 2 }).open()
+  const m = new Harness().open()
+  const { follower, sent } = follow(m, 1)
+  const { scope } = follower
+  follower.message({ type: 'accepted', ...scope, seq: 1, forkLsn: lsn(0) })
+  m.scheduler.run()
+  p.write([1, 1])
+  // The first append to an empty log waits for its segment.
+  follower.message(append(p, lsn(0), lsn(0)))
+  follower.message({ type: 'flush', ...scope, lsn: p.log.appendedLsn })
+  m.scheduler.run()
+  const last = sent.filter((message) => message.type === 'ack').at(-1)
+  expect(last).toMatchObject({ appendedLsn: p.log.appendedLsn, durableLsn: p.log.appendedLsn })
+})

@@ -46,6 +46,8 @@ export class Follower {
   #busy = false
   /** Appends under way: they may follow each other without waiting. */
   #appending = 0
+  /** A flush was asked for that waits until so much is written. */
+  #flushTarget: Lsn | undefined
   #ackScheduled = false
   #committedTarget: Lsn = lsn(0)
   /** Reached once: what was missing after an unclean host stop is here again. See `#clearSuspect`. */
@@ -126,7 +128,7 @@ export class Follower {
         this.#commit(message.committedLsn)
         break
       case 'flush':
-        this.#flush()
+        this.#flush(message.lsn)
         break
       case 'rebuild':
         this.#beginRebuild(message)
@@ -180,6 +182,7 @@ export class Follower {
       if (this.#phase.kind === 'ended') return
       if (error === undefined) {
         this.#commit(message.committedLsn)
+        this.#flushIfDue()
         if (this.#appending === 0) this.#acknowledge()
         else this.#acknowledgeSoon()
         return
@@ -208,12 +211,24 @@ export class Follower {
     if (this.#log.writtenLsn >= this.#caughtUpLsn) this.#log.clearSuspect()
   }
 
-  #flush(): void {
+  /** Once everything below the position is written: the primary may ask while it is still being appended. */
+  #flush(position: Lsn): void {
+    if (position > this.#log.writtenLsn && this.#appending > 0) {
+      if (position > (this.#flushTarget ?? 0)) this.#flushTarget = position
+      return
+    }
     this.#log.flush((error) => {
       if (this.#phase.kind === 'ended') return
       if (error !== undefined) this.#fail('failed', `the log can't be flushed: ${error.message}`)
       else this.#acknowledge()
     })
+  }
+
+  #flushIfDue(): void {
+    const target = this.#flushTarget
+    if (target === undefined || (target > this.#log.writtenLsn && this.#appending > 0)) return
+    this.#flushTarget = undefined
+    this.#flush(target)
   }
 
   #acknowledgeSoon(): void {

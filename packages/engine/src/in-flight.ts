@@ -16,6 +16,8 @@ export class BatchRequests {
   /** What an unaligned write brought, by index: its blocks in the batch hold more than that. */
   readonly originals = new Map<number, Uint8Array>()
   count = 0
+  /** One of them at least asks for more than the page caches. */
+  anyFua = false
 
   add(
     sink: PieceSink,
@@ -31,11 +33,13 @@ export class BatchRequests {
     this.payloadStarts[at] = payloadStart
     this.lengths[at] = length
     this.fuas[at] = fua
+    if (fua) this.anyFua = true
     this.startedAt[at] = startedAt
   }
 
   clear(): void {
     this.count = 0
+    this.anyFua = false
     this.sinks.length = 0
     this.originals.clear()
   }

@@ -31,6 +31,7 @@ import type { Batch, ReplicaLog } from '@holdfast/volume-log'
 import type { SubscribeMessage, VolumeEpoch } from '@holdfast/wire'
 import { AttachmentGuard } from './attachment-guard.ts'
 import type { NodeContext } from './context.ts'
+import { FlushPattern } from './flush-pattern.ts'
 import { FlushRounds } from './flush-rounds.ts'
 import { type BatchRequests, InFlight, type InFlightBatch } from './in-flight.ts'
 import { type FeedOwner, MemberFeed } from './member-feed.ts'
@@ -78,6 +79,7 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
   readonly #counters: VolumeCounters
   readonly #feeds = new Map<NodeId, MemberFeed>()
   readonly #flushes: FlushRounds
+  readonly #flushPattern = new FlushPattern()
   readonly #repairs: RepairDesk
   #batch: Batch | undefined
   #requests: BatchRequests | undefined
@@ -360,6 +362,7 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
     }
     // Before the reign has begun anything in our log may have been acknowledged by the last primary (I6).
     const end = this.#serving ? this.machine.committedLsn : this.log.appendedLsn
+    this.#flushPattern.flushed()
     this.#flushes.wait(end, sink, seq)
     this.#scheduleTurn()
   }
@@ -806,10 +809,15 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
     if (batch === undefined || requests === undefined) return
     this.#batch = undefined
     this.#requests = undefined
-    this.#sealAndSend(batch, requests)
+    const { anyFua } = requests
+    const endLsn = this.#sealAndSend(batch, requests)
+    const flushFollows = this.#flushPattern.batchSealed() || anyFua
+    // What a thread still writes our own disk can't be asked for yet.
+    if (flushFollows && !this.#closed && this.log.writtenLsn >= endLsn) this.#flushes.anticipate(endLsn)
   }
 
-  #sealAndSend(batch: Batch, requests: BatchRequests): void {
+  /** Returns where the log ends then. */
+  #sealAndSend(batch: Batch, requests: BatchRequests): Lsn {
     this.#wake()
     const start = this.log.seal(batch, this.scope.epoch)
     const entry = { batch, lsn: start, endLsn: batch.endLsn, requests, written: false }
@@ -823,10 +831,12 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
       entry.written = true
       if (!this.#closed) this.#advanceWritten()
     })
-    if (!atOnce) return
+    const { endLsn } = entry
+    if (!atOnce) return endLsn
     entry.written = true
-    if (this.inFlight.head === entry) this.machine.appended(entry.endLsn)
+    if (this.inFlight.head === entry) this.machine.appended(endLsn)
     else this.#advanceWritten()
+    return endLsn
   }
 
   #advanceWritten(): void {

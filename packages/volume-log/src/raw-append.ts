@@ -140,6 +140,7 @@ export class RawAppender {
       this.#finish(job.done, error)
     }
     if (this.#writer.appendParts(job.parts, job.endLsn, finish)) finish(undefined)
+    this.#room.prepareNext(job.useReserve)
   }
 
   /** A damaged log that was written anew up to where it had reached is whole again. */

@@ -5,6 +5,7 @@
 import type { DiskError } from '@holdfast/base'
 import type { AppendWriter } from './append-writer.ts'
 import type { CrcTables } from './crc-tables.ts'
+import { PAYLOAD_BLOCKS_MAX } from './header-codec.ts'
 import type { LogCore } from './log-core.ts'
 import type { Segment } from './segment-set.ts'
 
@@ -72,6 +73,20 @@ export class Room {
     })
     if (this.#preparing.has(number)) return 'opening'
     return this.#core.segments.get(number)?.ready === true ? 'ready' : 'no-space'
+  }
+
+  /**
+   * Begins with the segment behind the one in which the log ends. A volume that has filled a segment will fill the
+   * next: it is made ready at once, since allocating may wait for the filesystem's journal. A small volume stays small.
+   */
+  prepareNext(useReserve: boolean): void {
+    const { geometry, appendedLsn } = this.#core
+    const { segmentBlocks } = geometry
+    const segment = geometry.segmentOf(appendedLsn)
+    const index = geometry.indexOf(appendedLsn)
+    const half = Math.min(segmentBlocks >> 1, PAYLOAD_BLOCKS_MAX * 2)
+    const ahead = segment > 0 ? segmentBlocks : half
+    if (index > 0 && segmentBlocks - index <= ahead) this.ensure(segment + 1, useReserve)
   }
 
   /** Known at once, and before anything is changed, when the space is not even there. */

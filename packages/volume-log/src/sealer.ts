@@ -8,7 +8,6 @@ import {
   encodeFixed,
   encodeRecord,
   op,
-  PAYLOAD_BLOCKS_MAX,
   RECORDS_WORD,
 } from './header-codec.ts'
 import type { LogCore } from './log-core.ts'
@@ -41,16 +40,11 @@ export class Sealer {
     const { geometry, appendedLsn } = this.#core
     const blocks = 1 + Math.min(payloadBlocks, geometry.segmentBlocks - 1)
     const segment = geometry.segmentOf(appendedLsn)
-    const index = geometry.indexOf(appendedLsn)
-    const left = geometry.segmentBlocks - index
+    const left = geometry.segmentBlocks - geometry.indexOf(appendedLsn)
     const current = this.#room.ensure(segment, useReserve)
     if (current !== 'ready') return current
-    // A volume that has filled a segment will fill the next: it is made ready at once, since allocating may
-    // wait for the filesystem's journal. A small volume stays small.
-    const half = Math.min(geometry.segmentBlocks >> 1, PAYLOAD_BLOCKS_MAX * 2)
-    const ahead = segment > 0 ? geometry.segmentBlocks : half
     if (blocks > left) return this.#room.ensure(segment + 1, useReserve)
-    if (left <= ahead && index > 0) this.#room.ensure(segment + 1, useReserve)
+    this.#room.prepareNext(useReserve)
     return 'ready'
   }
 
