@@ -24,6 +24,11 @@ module.exports = {
       { path: '^packages/', pathNot: '^packages/base/' },
     ),
     rule(
+      'direct-socket-imports-nothing',
+      { path: '^packages/direct-socket/src' },
+      { path: '^packages/', pathNot: '^packages/direct-socket/' },
+    ),
+    rule(
       'adapters-apart',
       { path: `^packages/(${ADAPTERS})/src`, ...NOT_TEST },
       // How sizes, names and labels are written is said in one place, for the REST API, Docker and the command line.

@@ -8,6 +8,7 @@
 import type { Socket } from 'node:net'
 import { copyBytes } from '@holdfast/base'
 import type { Errno, ExportCatalog } from '@holdfast/base'
+import { type ByteSink, openForReading, readByEvents } from '@holdfast/direct-socket'
 import {
   type Agreement,
   type BufferPool,
@@ -16,7 +17,6 @@ import {
   type TransmissionHost,
 } from '@holdfast/nbd-protocol'
 import type { NbdCounters } from './counters.ts'
-import { type ByteSink, openForReading, readByEvents } from './direct-socket.ts'
 import type { NbdLimits } from './limits.ts'
 
 /** What connections share. */

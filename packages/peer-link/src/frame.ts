@@ -2,7 +2,7 @@
  * A frame on a WebSocket: one binary message in two fragments. The first is
  * `[u8 flags][u32 length of the protobuf header][header][u32 raw length, if compressed]`, the second the payload.
  *
- * Two fragments, because ws hands each over as one piece of memory: the payload is never joined with its header.
+ * Two fragments, so that each is one piece of memory where it is read: the payload is never joined with its header.
  */
 import { encodeHotHeader, encodeMessage, HOT_HEADER_BYTES_MAX, type PeerMessage, WireError } from '@holdfast/wire'
 import { compress, decompress } from './compression.ts'
@@ -92,6 +92,24 @@ function writeWebSocketHead(bytes: Buffer, start: number, first: number, length:
     end = bytes.writeUInt32BE(length, end)
   }
   return isClient ? bytes.writeUInt32BE(0, end) : end
+}
+
+/** One message of one fragment. */
+export function plainFrame(payload: Uint8Array, isClient: boolean): Buffer {
+  return frameOf(OPCODE_BINARY, payload, isClient)
+}
+
+/** RFC 6455 section 5.5: a close, ping or pong; 125 bytes at most. */
+export function controlFrame(opcode: number, payload: Uint8Array, isClient: boolean): Buffer {
+  return frameOf(opcode, payload, isClient)
+}
+
+function frameOf(opcode: number, payload: Uint8Array, isClient: boolean): Buffer {
+  const headBytes = webSocketHeadBytes(payload.length, isClient)
+  const frame = Buffer.allocUnsafe(headBytes + payload.length)
+  writeWebSocketHead(frame, 0, opcode | FIN, payload.length, isClient)
+  frame.set(payload, headBytes)
+  return frame
 }
 
 /** The payload compressed, or undefined where that does not pay. */

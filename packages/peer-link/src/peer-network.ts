@@ -2,8 +2,8 @@
  * The peers' network over WebSocket: dials, accepts, and lets nobody through who is not meant (I8b).
  *
  * Masking: RFC 6455 makes a client mask what it sends, against proxies that take a request of an attacker's making
- * for HTTP. Our links are between nodes that trust each other and carry a zero masking key, for which
- * both ends of ws skip the work; see docs/decisions/0003-websocket-masking.md.
+ * for HTTP. Our links are between nodes that trust each other and carry a zero masking key, which is
+ * no work at either end; see docs/decisions/0003-websocket-masking.md.
  */
 import { createServer, type IncomingMessage } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
@@ -18,13 +18,14 @@ import type {
   PeerNetwork,
 } from '@holdfast/base'
 import { decodeHello, encodeHello, type Hello, type PeerMessage, PROTOCOL_VERSION } from '@holdfast/wire'
-import { type RawData, WebSocket, WebSocketServer } from 'ws'
-import { FRAME_BYTES_MAX } from './frame.ts'
+import { WebSocket, WebSocketServer } from 'ws'
+import { FrameSocket } from './frame-socket.ts'
 import { sharedLookup } from './shared-lookup.ts'
 import { WebSocketLink } from './web-socket-link.ts'
 
 const DIAL_TIMEOUT_MS = 3_000
 const HELLO_TIMEOUT_MS = 3_000
+const CLOSED_EARLY = 'closed before the handshake'
 const PATH = '/holdfast/peer'
 
 export interface PeerNetworkOptions {
@@ -55,7 +56,8 @@ class WebSocketNetwork implements ListeningPeerNetwork {
     response.writeHead(426).end('this port speaks the peer protocol of holdfast\n')
   })
   readonly #server: WebSocketServer
-  readonly #open = new Set<WebSocket>()
+  readonly #open = new Set<FrameSocket>()
+  readonly #dialling = new Set<WebSocket>()
   readonly #lookup = sharedLookup()
   #accept: Accept | undefined
 
@@ -65,8 +67,6 @@ class WebSocketNetwork implements ListeningPeerNetwork {
       server: this.#http,
       path: PATH,
       perMessageDeflate: false,
-      maxPayload: FRAME_BYTES_MAX,
-      skipUTF8Validation: true,
     })
     this.#server.on('connection', (webSocket, request) => this.#accepted(webSocket, request))
     this.#server.on('error', () => {})
@@ -107,53 +107,51 @@ class WebSocketNetwork implements ListeningPeerNetwork {
       perMessageDeflate: false,
       lookup: this.#lookup,
       handshakeTimeout: DIAL_TIMEOUT_MS,
-      maxPayload: FRAME_BYTES_MAX,
-      skipUTF8Validation: true,
-      generateMask: (mask) => mask.fill(0),
     })
     let socket: Socket | undefined
+    let destroy = (): void => webSocket.terminate()
     let ended = false
     const end = (reason: string): void => {
       if (ended) return
       ended = true
-      webSocket.terminate()
+      destroy()
       handler.closed(undefined, reason)
     }
-    this.#open.add(webSocket)
-    webSocket.binaryType = 'fragments'
+    const closed = (): void => end(CLOSED_EARLY)
     webSocket.on('upgrade', (response) => {
       socket = response.socket
-      socket.setNoDelay(true)
     })
     webSocket.on('error', (error) => end(error.message))
-    const closed = (): void => end('closed before the hello')
-    webSocket.on('close', () => this.#open.delete(webSocket))
     webSocket.on('close', closed)
+    this.#dialling.add(webSocket)
+    webSocket.on('close', () => this.#dialling.delete(webSocket))
     webSocket.on('open', () => {
-      webSocket.send(encodeHello(this.#hello(address.node, channel)))
-      this.#awaitHello(webSocket, (hello, problem) => {
+      if (socket === undefined) return end('no socket')
+      webSocket.off('close', closed)
+      const frames = this.#take(webSocket, socket, true, (hello, problem) => {
         if (ended) return
         const wrong = problem ?? this.#wrong(hello, address.node, channel)
-        if (hello === undefined || wrong !== undefined || socket === undefined) {
-          this.#event('warn', `node ${address.node} is not who was dialled: ${wrong ?? 'no socket'}`)
-          end(wrong ?? 'no socket')
-          return
+        if (hello === undefined || wrong !== undefined) {
+          this.#event('warn', `node ${address.node} is not who was dialled: ${wrong ?? ''}`)
+          return end(wrong ?? '')
         }
         ended = true
-        webSocket.off('close', closed)
-        const link = new WebSocketLink(webSocket, socket, hello, { compress: this.#compress, isClient: true })
+        const link = new WebSocketLink(frames, hello, this.#compress)
         link.listen(handler, (reason) => this.#event('error', `${address.node}: ${reason}`))
         handler.opened(link)
       })
+      destroy = () => frames.destroy()
+      frames.sendPlain(encodeHello(this.#hello(address.node, channel)))
     })
     return () => {
-      if (!ended) end('abandoned')
-      else webSocket.terminate()
+      if (ended) destroy()
+      else end('abandoned')
     }
   }
 
   close(): Promise<void> {
-    for (const webSocket of this.#open) webSocket.terminate()
+    for (const webSocket of this.#dialling) webSocket.terminate()
+    for (const frames of this.#open) frames.destroy()
     for (const webSocket of this.#server.clients) webSocket.terminate()
     return new Promise((resolve) => {
       this.#server.close(() => this.#http.close(() => resolve()))
@@ -161,22 +159,51 @@ class WebSocketNetwork implements ListeningPeerNetwork {
   }
 
   #accepted(webSocket: WebSocket, request: IncomingMessage): void {
-    const { socket } = request
-    socket.setNoDelay(true)
-    webSocket.binaryType = 'fragments'
     webSocket.on('error', () => webSocket.terminate())
-    this.#awaitHello(webSocket, (hello, problem) => {
-      const wrong = problem ?? this.#wrong(hello, undefined, undefined)
+    const frames = this.#take(webSocket, request.socket, false, (hello, problem) => {
       const accept = this.#accept
+      const wrong = problem ?? this.#wrong(hello, undefined, undefined)
       if (hello === undefined || wrong !== undefined || accept === undefined) {
         this.#event('warn', `a connection is refused: ${wrong ?? 'not ready'}`)
-        webSocket.close(1008, (wrong ?? 'not ready').slice(0, 100))
+        frames.refuse(wrong ?? 'not ready')
         return
       }
-      webSocket.send(encodeHello(this.#hello(hello.from, hello.channel)))
-      const link = new WebSocketLink(webSocket, socket, hello, { compress: this.#compress, isClient: false })
+      frames.sendPlain(encodeHello(this.#hello(hello.from, hello.channel)))
+      const link = new WebSocketLink(frames, hello, this.#compress)
       link.listen(accept(link), (reason) => this.#event('error', `${hello.from}: ${reason}`))
     })
+  }
+
+  /** The connection is ours from here on; `greeted` is called once, with the hello or with why there is none. */
+  #take(
+    webSocket: WebSocket,
+    socket: Socket,
+    isClient: boolean,
+    greeted: (hello: Hello | undefined, problem: string | undefined) => void,
+  ): FrameSocket {
+    let waiting = true
+    const answer = (hello: Hello | undefined, problem: string | undefined): void => {
+      if (!waiting) return
+      waiting = false
+      clearTimeout(timer)
+      greeted(hello, problem)
+    }
+    const timer = setTimeout(() => answer(undefined, 'no hello in time'), HELLO_TIMEOUT_MS)
+    const frames = new FrameSocket(webSocket, socket, isClient, {
+      message: (fragments) => {
+        let hello: Hello
+        try {
+          hello = decodeHello(Buffer.concat(fragments))
+        } catch (error) {
+          return answer(undefined, error instanceof Error ? error.message : 'malformed hello')
+        }
+        return answer(hello, undefined)
+      },
+      closed: (reason) => answer(undefined, `closed before the hello: ${reason}`),
+    })
+    this.#open.add(frames)
+    frames.socket.on('close', () => this.#open.delete(frames))
+    return frames
   }
 
   #hello(to: NodeId, channel: PeerChannel): Hello {
@@ -199,29 +226,6 @@ class WebSocketNetwork implements ListeningPeerNetwork {
     if (node !== undefined && hello.from !== node) return `node ${hello.from} answers there`
     if (channel !== undefined && hello.channel !== channel) return 'it answers for another channel'
     return undefined
-  }
-
-  #awaitHello(
-    webSocket: WebSocket,
-    done: (hello: Hello | undefined, problem: string | undefined) => void,
-  ): void {
-    const timer = setTimeout(() => {
-      webSocket.off('message', take)
-      done(undefined, 'no hello in time')
-    }, HELLO_TIMEOUT_MS)
-    const take = (data: RawData): void => {
-      clearTimeout(timer)
-      let hello: Hello
-      try {
-        hello = decodeHello(Buffer.concat(data as Buffer[]))
-      } catch (error) {
-        done(undefined, error instanceof Error ? error.message : 'malformed hello')
-        return
-      }
-      done(hello, undefined)
-    }
-    webSocket.once('message', take)
-    webSocket.once('close', () => clearTimeout(timer))
   }
 
   #event(level: 'warn' | 'error', message: string): void {

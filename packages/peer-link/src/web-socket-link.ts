@@ -2,8 +2,8 @@
 import type { Socket } from 'node:net'
 import type { Incarnation, NodeId, PeerChannel, PeerLink, PeerLinkHandler } from '@holdfast/base'
 import { decodeMessage, type Hello, type PeerMessage } from '@holdfast/wire'
-import type { WebSocket } from 'ws'
 import { compressed, decodeFrame, encodeFrame } from './frame.ts'
+import type { FrameSocket } from './frame-socket.ts'
 
 /** Payloads at least this large are worth a try when the link is slower than its producer. */
 const COMPRESS_BYTES_MIN = 16 * 1024
@@ -17,55 +17,48 @@ export class WebSocketLink implements PeerLink<PeerMessage> {
   readonly node: NodeId
   readonly channel: PeerChannel
   readonly incarnation: Incarnation
-  readonly #webSocket: WebSocket
+  readonly #frames: FrameSocket
   readonly #socket: Socket
   readonly #compress: boolean
-  readonly #isClient: boolean
   #compressPause = 0
   #corked = false
   #closed = false
 
-  constructor(
-    webSocket: WebSocket,
-    socket: Socket,
-    peer: Hello,
-    options: { readonly compress: boolean; readonly isClient: boolean },
-  ) {
+  constructor(frames: FrameSocket, peer: Hello, compress: boolean) {
     this.node = peer.from
     this.channel = peer.channel
     this.incarnation = peer.incarnation
-    this.#webSocket = webSocket
-    this.#socket = socket
-    this.#compress = options.compress
-    this.#isClient = options.isClient
+    this.#frames = frames
+    this.#socket = frames.socket
+    this.#compress = compress
   }
 
-  /** Takes the socket's events from now on. */
+  /** Takes what comes from now on. */
   listen(handler: PeerLinkHandler<PeerMessage>, problem: (reason: string) => void): void {
-    this.#webSocket.on('message', (data) => {
-      let message: PeerMessage
-      try {
-        const { header, payload } = decodeFrame(data as Buffer[])
-        message = decodeMessage(header, payload)
-      } catch (error) {
-        problem(error instanceof Error ? error.message : 'malformed frame')
-        this.close('protocol error')
-        return
-      }
-      if (!this.#closed) handler.message(this, message)
-    })
-    this.#webSocket.on('close', (_code, reason) => {
-      this.#closed = true
-      handler.closed(this, reason.toString() || 'connection closed')
+    this.#frames.handOver({
+      message: (fragments) => {
+        if (this.#closed) return
+        let message: PeerMessage
+        try {
+          const { header, payload } = decodeFrame(fragments)
+          message = decodeMessage(header, payload)
+        } catch (error) {
+          problem(error instanceof Error ? error.message : 'malformed frame')
+          this.close('protocol error')
+          return
+        }
+        handler.message(this, message)
+      },
+      closed: (reason) => {
+        this.#closed = true
+        handler.closed(this, reason)
+      },
     })
   }
 
-  /**
-   * Written to the socket past the sender of ws, which would make four writes of it: what ws itself may send on an open
-   * connection are whole control frames.
-   */
+  /** The small messages of a turn leave in one system call; bulk leaves at once. */
   send(message: PeerMessage, sent?: () => void): void {
-    if (this.#closed || this.#webSocket.readyState !== this.#webSocket.OPEN) {
+    if (this.#closed || !this.#frames.open) {
       if (sent !== undefined) setImmediate(sent)
       return
     }
@@ -75,17 +68,17 @@ export class WebSocketLink implements PeerLink<PeerMessage> {
     for (const part of payload) bytes += part.length
     if (bytes === 0) {
       this.#cork()
-      socket.write(encodeFrame(message, 0, undefined, this.#isClient), sent)
+      socket.write(encodeFrame(message, 0, undefined, this.#frames.isClient), sent)
       return
     }
     if (!this.#corked) socket.cork()
     const smaller = this.#tryCompress(payload, bytes)
     if (smaller === undefined) {
-      socket.write(encodeFrame(message, bytes, undefined, this.#isClient))
+      socket.write(encodeFrame(message, bytes, undefined, this.#frames.isClient))
       for (let i = 0; i < payload.length - 1; i++) socket.write(payload[i] as Uint8Array)
       socket.write(payload[payload.length - 1] as Uint8Array, sent)
     } else {
-      socket.write(encodeFrame(message, smaller.length, bytes, this.#isClient))
+      socket.write(encodeFrame(message, smaller.length, bytes, this.#frames.isClient))
       socket.write(smaller, sent)
     }
     // Bulk leaves at once: the other end can work on it while this one writes the same to its disk.
@@ -94,19 +87,19 @@ export class WebSocketLink implements PeerLink<PeerMessage> {
   }
 
   bufferedBytes(): number {
-    return this.#webSocket.bufferedAmount
+    return this.#socket.writableLength
   }
 
   /** Without a closing handshake: the other end may be gone, and what is not acknowledged is not lost. */
   close(_reason: string): void {
     if (this.#closed) return
     this.#closed = true
-    this.#webSocket.terminate()
+    this.#frames.destroy()
   }
 
   #tryCompress(payload: readonly Uint8Array[], bytes: number): Buffer | undefined {
     if (!this.#compress || bytes < COMPRESS_BYTES_MIN) return undefined
-    if (this.#webSocket.bufferedAmount < SLOW_LINK_BYTES) return undefined
+    if (this.#socket.writableLength < SLOW_LINK_BYTES) return undefined
     if (this.#compressPause > 0) {
       this.#compressPause--
       return undefined

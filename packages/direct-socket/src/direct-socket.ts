@@ -26,6 +26,12 @@ interface HandleOwner {
   _server?: unknown
 }
 
+interface ReadingHandle {
+  /** What its socket believes; a new one starts to read where this is false. */
+  reading?: boolean
+  readStop(): number
+}
+
 /**
  * The socket to use instead of `accepted`, which must have been paused on connect and not
  * touched.
@@ -39,6 +45,13 @@ export function openForReading(accepted: Socket, sink: ByteSink): Socket {
   }
   owner._handle = null
   owner._server = null
+  const socket = socketOf(handle, sink)
+  // The server counts its connections by this field, and is closed when there are none left.
+  ;(socket as unknown as HandleOwner)._server = server
+  return socket
+}
+
+function socketOf(handle: object, sink: ByteSink): Socket {
   const options = {
     handle,
     allowHalfOpen: true,
@@ -47,10 +60,42 @@ export function openForReading(accepted: Socket, sink: ByteSink): Socket {
       callback: (count: number, buffer: Uint8Array) => sink.bytesRead(count, buffer),
     },
   }
-  const socket = new Socket(options as ConstructorParameters<typeof Socket>[0])
-  // The server counts its connections by this field, and is closed when there are none left.
-  ;(socket as unknown as HandleOwner)._server = server
+  return new Socket(options as ConstructorParameters<typeof Socket>[0])
+}
+
+/**
+ * The same for a socket that has been read until now, by an HTTP handshake for instance: call it where no event can
+ * come in between. What was read and not taken goes to the sink first, at the end of the turn. Whoever held `used` may
+ * destroy it, which ends nothing any more.
+ */
+export function takeOver(used: Socket, sink: ByteSink): Socket {
+  const owner = used as unknown as HandleOwner
+  const handle = owner._handle
+  used.removeAllListeners('data')
+  const rest = used.read() as Buffer | null
+  const give = (): void => {
+    if (rest !== null) sink.bytesRead(rest.length, rest)
+  }
+  if (!isReadingHandle(handle)) {
+    process.nextTick(() => {
+      give()
+      readByEvents(used, sink)
+    })
+    return used
+  }
+  handle.readStop()
+  handle.reading = false
+  const server = owner._server
+  owner._handle = null
+  owner._server = null
+  const socket = socketOf(handle, sink)
+  if (server !== undefined) (socket as unknown as HandleOwner)._server = server
+  process.nextTick(give)
   return socket
+}
+
+function isReadingHandle(handle: unknown): handle is ReadingHandle {
+  return typeof handle === 'object' && handle !== null && 'readStop' in handle && typeof handle.readStop === 'function'
 }
 
 /** The ordinary way: the stream allocates its chunks, and large payloads are copied. */

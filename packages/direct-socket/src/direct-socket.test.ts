@@ -1,0 +1,79 @@
+import { connect, createServer, type Server, type Socket } from 'node:net'
+import type { AddressInfo } from 'node:net'
+import { afterEach, describe, expect, it } from 'vitest'
+import { type ByteSink, openForReading, takeOver } from './direct-socket.ts'
+
+const servers: Server[] = []
+afterEach(async () => {
+  for (const server of servers.splice(0)) await new Promise((resolve) => server.close(resolve))
+})
+
+class Gathered implements ByteSink {
+  readonly buffer = new Uint8Array(16)
+  text = ''
+  readBuffer(): Uint8Array {
+    return this.buffer
+  }
+  bytesRead(count: number, buffer: Uint8Array): boolean {
+    this.text += Buffer.from(buffer.subarray(0, count)).toString()
+    return true
+  }
+}
+
+/** A server that does `accept` with each connection, and a client of it. */
+async function connected(pauseOnConnect: boolean, accept: (socket: Socket) => void): Promise<Socket> {
+  const server = createServer({ pauseOnConnect }, accept)
+  servers.push(server)
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  return connect((server.address() as AddressInfo).port, '127.0.0.1')
+}
+
+const until = async (holds: () => boolean): Promise<void> => {
+  while (!holds()) await new Promise((resolve) => setImmediate(resolve))
+}
+
+describe('a socket that reads into our buffer', () => {
+  it('is made of a paused one', async () => {
+    const got = new Gathered()
+    const client = await connected(true, (socket) => {
+      const ours = openForReading(socket, got)
+      ours.on('end', () => ours.end('bye'))
+    })
+    client.end('more than sixteen bytes of it')
+    let answer = ''
+    client.on('data', (chunk) => (answer += chunk.toString()))
+    await until(() => answer === 'bye')
+    expect(got.text).toBe('more than sixteen bytes of it')
+  })
+
+  it('is made of one that has been read, and gets what was not taken first', async () => {
+    const got = new Gathered()
+    let first = ''
+    let old: Socket | undefined
+    let ours: Socket | undefined
+    const client = await connected(false, (socket) => {
+      socket.once('data', (chunk) => {
+        first = chunk.toString().slice(0, 5)
+        socket.unshift(chunk.subarray(5))
+        socket.on('data', () => (first += ' and more than it should'))
+        ours = takeOver(socket, got)
+        old = socket
+        // Its former owner can do with it what it likes.
+        socket.destroy()
+        ours.write('taken')
+      })
+    })
+    client.write('hello, rest')
+    let answer = ''
+    client.on('data', (chunk) => (answer += chunk.toString()))
+    await until(() => answer === 'taken')
+    client.write(' and what came later')
+    await until(() => got.text.endsWith('later'))
+    expect([first, got.text]).toEqual(['hello', ', rest and what came later'])
+    expect([old?.destroyed, ours?.destroyed]).toEqual([true, false])
+    client.destroy()
+    // The server's count of its connections still goes down to nothing: `afterEach` waits for it.
+    await until(() => ours?.destroyed === true || ours?.readableEnded === true)
+    ours?.destroy()
+  })
+})

@@ -1,0 +1,1 @@
+export { type ByteSink, openForReading, readByEvents, takeOver } from './direct-socket.ts'

@@ -1,0 +1,179 @@
+/**
+ * Takes WebSocket frames (RFC 6455 section 5.2) apart as they come from a socket. A large payload is read from the socket
+ * straight to where it stays; everything else is copied once out of the buffer that all links are read to.
+ *
+ * Invariant: `#fragment` is where the next payload bytes go, and undefined while a frame's head is awaited.
+ */
+import type { ByteSink } from '@holdfast/direct-socket'
+import { WireError } from '@holdfast/wire'
+import { FRAME_BYTES_MAX } from './frame.ts'
+
+/** One for all links: a chunk is taken wholly before the next read. */
+const receiveBuffer = new Uint8Array(256 * 1024)
+/** Behind a large payload only so much is read: the next one's head, so that its body can be read to its place. */
+const headBuffer = receiveBuffer.subarray(0, 512)
+/** A rest of a payload at least this long is worth a read of its own. */
+const DIRECT_BYTES_MIN = 8 * 1024
+const HEAD_BYTES_MAX = 14
+const CONTROL_BYTES_MAX = 125
+const OPCODE = { continuation: 0, binary: 2, close: 8, ping: 9, pong: 10 } as const
+
+export interface FrameHandler {
+  /** The fragments of one message; they belong to the receiver. */
+  message(fragments: Buffer[]): void
+  ping(payload: Uint8Array): void
+  /** The other end says why it closes. */
+  closing(reason: string): void
+  /** What came is no frame of ours; nothing is read from now on. */
+  malformed(problem: string): void
+}
+
+export class FrameReader implements ByteSink {
+  readonly #handler: FrameHandler
+  /** A frame's head that came in pieces. */
+  readonly #head = Buffer.alloc(HEAD_BYTES_MAX)
+  #headBytes = 0
+  #fragments: Buffer[] = []
+  #messageBytes = 0
+  #fragment: Buffer | undefined
+  /** The rest of it, where the next read goes straight there. */
+  #direct: Uint8Array | undefined
+  #filled = 0
+  #opcode = 0
+  #final = false
+  #expectLarge = false
+  #ended = false
+
+  constructor(handler: FrameHandler) {
+    this.#handler = handler
+  }
+
+  /** Nothing more is handed over. */
+  end(): void {
+    this.#ended = true
+  }
+
+  readBuffer(): Uint8Array {
+    const fragment = this.#fragment
+    if (fragment !== undefined && fragment.length - this.#filled >= DIRECT_BYTES_MIN) {
+      this.#direct = fragment.subarray(this.#filled)
+      return this.#direct
+    }
+    this.#direct = undefined
+    return this.#expectLarge ? headBuffer : receiveBuffer
+  }
+
+  bytesRead(count: number, buffer: Uint8Array): boolean {
+    if (this.#ended) return true
+    try {
+      const fragment = this.#fragment
+      if (fragment !== undefined && buffer === this.#direct) {
+        this.#filled += count
+        this.#expectLarge = true
+        if (this.#filled === fragment.length) this.#frameEnded(fragment)
+      } else {
+        this.#expectLarge = false
+        this.#take(buffer, count)
+      }
+    } catch (error) {
+      if (!(error instanceof WireError)) throw error
+      this.#ended = true
+      this.#handler.malformed(error.message)
+    }
+    return true
+  }
+
+  #take(bytes: Uint8Array, end: number): void {
+    let at = 0
+    while (at < end && !this.#ended) {
+      const fragment = this.#fragment
+      if (fragment === undefined) {
+        at = this.#takeHead(bytes, at, end)
+        continue
+      }
+      const part = Math.min(end - at, fragment.length - this.#filled)
+      fragment.set(bytes.subarray(at, at + part), this.#filled)
+      this.#filled += part
+      at += part
+      if (this.#filled === fragment.length) this.#frameEnded(fragment)
+    }
+  }
+
+  /** Byte by byte, since a head is a few bytes that may end anywhere. Returns where it went on to. */
+  #takeHead(bytes: Uint8Array, start: number, end: number): number {
+    const head = this.#head
+    let at = start
+    while (at < end) {
+      head[this.#headBytes++] = bytes[at++] as number
+      if (this.#headBytes >= 2 && this.#headBytes === headLength(head)) {
+        this.#headBytes = 0
+        this.#frameBegins(head)
+        break
+      }
+    }
+    return at
+  }
+
+  #frameBegins(head: Buffer): void {
+    const first = head[0] as number
+    if ((first & 0x70) !== 0) throw new WireError('a frame has a reserved bit set')
+    const opcode = first & 0x0f
+    const length = payloadLength(head)
+    this.#opcode = opcode
+    this.#final = (first & 0x80) !== 0
+    if (opcode >= OPCODE.close) {
+      if (!this.#final || length > CONTROL_BYTES_MAX) throw new WireError('a control frame is too long or in parts')
+    } else {
+      const begins = opcode === OPCODE.binary
+      if (!begins && opcode !== OPCODE.continuation) throw new WireError(`a frame has opcode ${opcode}`)
+      if (begins !== (this.#fragments.length === 0)) throw new WireError('fragments of messages are mixed up')
+      this.#messageBytes += length
+      if (this.#messageBytes > FRAME_BYTES_MAX) throw new WireError(`a message has ${this.#messageBytes} bytes`)
+    }
+    const fragment = Buffer.allocUnsafe(length)
+    this.#filled = 0
+    if (length === 0) this.#frameEnded(fragment)
+    else this.#fragment = fragment
+  }
+
+  #frameEnded(payload: Buffer): void {
+    this.#fragment = undefined
+    switch (this.#opcode) {
+      case OPCODE.close:
+        return this.#handler.closing(payload.subarray(2).toString())
+      case OPCODE.ping:
+        return this.#handler.ping(payload)
+      case OPCODE.pong:
+        return
+      default:
+    }
+    this.#fragments.push(payload)
+    if (!this.#final) return
+    const fragments = this.#fragments
+    this.#fragments = []
+    this.#messageBytes = 0
+    this.#handler.message(fragments)
+  }
+}
+
+function headLength(head: Buffer): number {
+  const second = head[1] as number
+  const length = second & 0x7f
+  return 2 + (length === 126 ? 2 : length === 127 ? 8 : 0) + ((second & 0x80) === 0 ? 0 : 4)
+}
+
+function payloadLength(head: Buffer): number {
+  const second = head[1] as number
+  let length = second & 0x7f
+  let end = 2
+  if (length === 126) {
+    length = head.readUInt16BE(2)
+    end = 4
+  } else if (length === 127) {
+    length = head.readUInt32BE(2) * 2 ** 32 + head.readUInt32BE(6)
+    end = 10
+  }
+  // Nodes mask with zero (decision 3).
+  if ((second & 0x80) !== 0 && head.readUInt32BE(end) !== 0) throw new WireError('a frame is masked')
+  return length
+}

@@ -1,0 +1,91 @@
+/** A connection after its WebSocket handshake, read and written past ws: frames in, frames out. */
+import type { Socket } from 'node:net'
+import { takeOver } from '@holdfast/direct-socket'
+import type { WebSocket } from 'ws'
+import { controlFrame, plainFrame } from './frame.ts'
+import { type FrameHandler, FrameReader } from './frame-reader.ts'
+
+const OPCODE_CLOSE = 8
+const OPCODE_PONG = 10
+const POLICY_VIOLATION = 1008
+
+export interface FrameSocketHandler {
+  message(fragments: Buffer[]): void
+  /** Once, and nothing after it. */
+  closed(reason: string): void
+}
+
+export class FrameSocket implements FrameHandler {
+  readonly socket: Socket
+  readonly isClient: boolean
+  readonly #reader: FrameReader
+  #handler: FrameSocketHandler
+  #reason: string | undefined
+
+  /** To be made where ws says that the connection is open, before the turn ends. */
+  constructor(webSocket: WebSocket, used: Socket, isClient: boolean, handler: FrameSocketHandler) {
+    this.isClient = isClient
+    this.#handler = handler
+    this.#reader = new FrameReader(this)
+    this.socket = takeOver(used, this.#reader)
+    this.socket.setNoDelay(true)
+    this.socket.on('error', (error) => {
+      this.#reason ??= error.message
+    })
+    this.socket.on('end', () => this.socket.destroy())
+    this.socket.on('close', () => {
+      this.#reader.end()
+      this.#handler.closed(this.#reason ?? 'connection closed')
+    })
+    // It has a socket of its own no more.
+    if (this.socket !== used) webSocket.terminate()
+  }
+
+  get open(): boolean {
+    return !this.socket.destroyed && this.socket.writable
+  }
+
+  /** Who gets what comes from now on. */
+  handOver(handler: FrameSocketHandler): void {
+    this.#handler = handler
+  }
+
+  sendPlain(payload: Uint8Array): void {
+    if (this.open) this.socket.write(plainFrame(payload, this.isClient))
+  }
+
+  /** Tells the other end why, and closes once that is sent. */
+  refuse(reason: string): void {
+    this.#reader.end()
+    if (!this.open) return
+    const payload = Buffer.from(`  ${reason.slice(0, 100)}`)
+    payload.writeUInt16BE(POLICY_VIOLATION, 0)
+    this.socket.end(controlFrame(OPCODE_CLOSE, payload, this.isClient))
+  }
+
+  /** At once: what is on its way is lost. */
+  destroy(): void {
+    this.#reader.end()
+    this.socket.destroy()
+  }
+
+  // --- FrameHandler
+
+  message(fragments: Buffer[]): void {
+    this.#handler.message(fragments)
+  }
+
+  ping(payload: Uint8Array): void {
+    if (this.open) this.socket.write(controlFrame(OPCODE_PONG, payload, this.isClient))
+  }
+
+  closing(reason: string): void {
+    this.#reason ??= reason
+    this.destroy()
+  }
+
+  malformed(problem: string): void {
+    this.#reason ??= problem
+    this.destroy()
+  }
+}
