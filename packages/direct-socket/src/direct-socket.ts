@@ -39,19 +39,17 @@ interface ReadingHandle {
 export function openForReading(accepted: Socket, sink: ByteSink): Socket {
   const owner = accepted as unknown as HandleOwner
   const handle = owner._handle
-  const server = owner._server
-  if (typeof handle !== 'object' || handle === null || server === undefined) {
+  if (typeof handle !== 'object' || handle === null || owner._server === undefined) {
     return readByEvents(accepted, sink)
   }
-  owner._handle = null
-  owner._server = null
-  const socket = socketOf(handle, sink)
-  // The server counts its connections by this field, and is closed when there are none left.
-  ;(socket as unknown as HandleOwner)._server = server
-  return socket
+  return moved(owner, handle, sink)
 }
 
-function socketOf(handle: object, sink: ByteSink): Socket {
+/** The handle in a socket that reads into the sink's buffers. */
+function moved(owner: HandleOwner, handle: object, sink: ByteSink): Socket {
+  const server = owner._server
+  owner._handle = null
+  owner._server = null
   const options = {
     handle,
     allowHalfOpen: true,
@@ -60,7 +58,10 @@ function socketOf(handle: object, sink: ByteSink): Socket {
       callback: (count: number, buffer: Uint8Array) => sink.bytesRead(count, buffer),
     },
   }
-  return new Socket(options as ConstructorParameters<typeof Socket>[0])
+  const socket = new Socket(options as ConstructorParameters<typeof Socket>[0])
+  // A server counts its connections by this field, and is closed when there are none left.
+  if (server !== undefined) (socket as unknown as HandleOwner)._server = server
+  return socket
 }
 
 /**
@@ -85,13 +86,8 @@ export function takeOver(used: Socket, sink: ByteSink): Socket {
   }
   handle.readStop()
   handle.reading = false
-  const server = owner._server
-  owner._handle = null
-  owner._server = null
-  const socket = socketOf(handle, sink)
-  if (server !== undefined) (socket as unknown as HandleOwner)._server = server
   process.nextTick(give)
-  return socket
+  return moved(owner, handle, sink)
 }
 
 function isReadingHandle(handle: unknown): handle is ReadingHandle {

@@ -182,7 +182,7 @@ export class Follower {
       if (this.#phase.kind === 'ended') return
       if (error === undefined) {
         this.#commit(message.committedLsn)
-        this.#flushIfDue()
+        this.#flushDeferred()
         if (this.#appending === 0) this.#acknowledge()
         else this.#acknowledgeSoon()
         return
@@ -224,11 +224,10 @@ export class Follower {
     })
   }
 
-  #flushIfDue(): void {
+  #flushDeferred(): void {
     const target = this.#flushTarget
-    if (target === undefined || (target > this.#log.writtenLsn && this.#appending > 0)) return
     this.#flushTarget = undefined
-    this.#flush(target)
+    if (target !== undefined) this.#flush(target)
   }
 
   #acknowledgeSoon(): void {

@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { controlFrame, FRAME_BYTES_MAX, plainFrame } from './frame.ts'
+import { FRAME_BYTES_MAX, OPCODE, wholeFrame } from './frame.ts'
 import { type FrameHandler, FrameReader } from './frame-reader.ts'
 
 class Got implements FrameHandler {
@@ -39,7 +39,7 @@ const filled = (length: number, seed: number): Buffer => Buffer.alloc(length, St
 
 /** A binary message in two fragments. */
 function fragmented(first: Buffer, second: Buffer, isClient: boolean): Buffer {
-  const frames = [plainFrame(first, isClient), plainFrame(second, isClient)]
+  const frames = [wholeFrame(OPCODE.binary, first, isClient), wholeFrame(OPCODE.binary, second, isClient)]
   const [a, b] = frames as [Buffer, Buffer]
   a[0] = 0x02
   b[0] = 0x80
@@ -60,10 +60,10 @@ describe('a reader of frames', () => {
           const text = payload.toString('latin1')
           if (kind === 'ping') {
             expected.push(`ping ${text}`)
-            return controlFrame(9, payload, isClient)
+            return wholeFrame(OPCODE.ping, payload, isClient)
           }
           expected.push(kind === 'plain' ? `message ${text}` : `message head|${text}`)
-          return kind === 'plain' ? plainFrame(payload, isClient) : fragmented(Buffer.from('head'), payload, isClient)
+          return kind === 'plain' ? wholeFrame(OPCODE.binary, payload, isClient) : fragmented(Buffer.from('head'), payload, isClient)
         })
         let turn = 0
         expect(read(Buffer.concat(bytes), () => pieces[turn++ % pieces.length] as number)).toEqual(expected)
@@ -74,7 +74,7 @@ describe('a reader of frames', () => {
 
   it('takes a control frame between two fragments of a message', () => {
     const message = fragmented(Buffer.from('one'), Buffer.from('two'), false)
-    const bytes = Buffer.concat([message.subarray(0, 5), controlFrame(9, Buffer.from('p'), false), message.subarray(5)])
+    const bytes = Buffer.concat([message.subarray(0, 5), wholeFrame(OPCODE.ping, Buffer.from('p'), false), message.subarray(5)])
     expect(whole(bytes)).toEqual(['ping p', 'message one|two'])
   })
 
@@ -85,7 +85,7 @@ describe('a reader of frames', () => {
     const reader = new FrameReader(got)
     for (let i = 0; i < 5; i++) {
       const into = reader.readBuffer()
-      const frame = plainFrame(filled(3000, i), false)
+      const frame = wholeFrame(OPCODE.binary, filled(3000, i), false)
       into.set(frame)
       reader.bytesRead(frame.length, into)
     }
@@ -93,7 +93,7 @@ describe('a reader of frames', () => {
   })
 
   it('says why the other end closes', () => {
-    expect(whole(controlFrame(8, Buffer.from('\u0003\u00f0not ready', 'latin1'), true))).toEqual(['closing not ready'])
+    expect(whole(wholeFrame(OPCODE.close, Buffer.from('\u0003\u00f0not ready', 'latin1'), true))).toEqual(['closing not ready'])
   })
 
   it.each([
@@ -107,7 +107,7 @@ describe('a reader of frames', () => {
     ['a message that is too long', head(0x82, 127, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff), /bytes/],
     ['an absurd length', head(0x82, 127, 0xff, 0, 0, 0, 0, 0, 0, 0), /bytes/],
   ])('refuses %s, and takes nothing after it', (_what, bytes, words) => {
-    const events = whole(Buffer.concat([bytes, plainFrame(Buffer.from('after'), false)]))
+    const events = whole(Buffer.concat([bytes, wholeFrame(OPCODE.binary, Buffer.from('after'), false)]))
     expect(events).toHaveLength(1)
     expect(events[0]).toMatch(/^malformed/)
     expect(events[0]).toMatch(words)
@@ -120,7 +120,7 @@ describe('a reader of frames', () => {
       throw new Error('a bug')
     }
     const reader = new FrameReader(got)
-    const frame = plainFrame(Buffer.from('x'), false)
+    const frame = wholeFrame(OPCODE.binary, Buffer.from('x'), false)
     reader.readBuffer().set(frame)
     expect(() => reader.bytesRead(frame.length, reader.readBuffer())).toThrow('a bug')
   })

@@ -6,7 +6,7 @@
  */
 import type { ByteSink } from '@holdfast/direct-socket'
 import { WireError } from '@holdfast/wire'
-import { FRAME_BYTES_MAX } from './frame.ts'
+import { FRAME_BYTES_MAX, OPCODE } from './frame.ts'
 
 /** One for all links: a chunk is taken wholly before the next read. */
 const receiveBuffer = new Uint8Array(256 * 1024)
@@ -16,7 +16,6 @@ const headBuffer = receiveBuffer.subarray(0, 512)
 const DIRECT_BYTES_MIN = 8 * 1024
 const HEAD_BYTES_MAX = 14
 const CONTROL_BYTES_MAX = 125
-const OPCODE = { continuation: 0, binary: 2, close: 8, ping: 9, pong: 10 } as const
 
 export interface FrameHandler {
   /** The fragments of one message; they belong to the receiver. */

@@ -2,11 +2,9 @@
 import type { Socket } from 'node:net'
 import { takeOver } from '@holdfast/direct-socket'
 import type { WebSocket } from 'ws'
-import { controlFrame, plainFrame } from './frame.ts'
+import { OPCODE, wholeFrame } from './frame.ts'
 import { type FrameHandler, FrameReader } from './frame-reader.ts'
 
-const OPCODE_CLOSE = 8
-const OPCODE_PONG = 10
 const POLICY_VIOLATION = 1008
 
 export interface FrameSocketHandler {
@@ -51,7 +49,7 @@ export class FrameSocket implements FrameHandler {
   }
 
   sendPlain(payload: Uint8Array): void {
-    if (this.open) this.socket.write(plainFrame(payload, this.isClient))
+    if (this.open) this.socket.write(wholeFrame(OPCODE.binary, payload, this.isClient))
   }
 
   /** Tells the other end why, and closes once that is sent. */
@@ -60,7 +58,9 @@ export class FrameSocket implements FrameHandler {
     if (!this.open) return
     const payload = Buffer.from(`  ${reason.slice(0, 100)}`)
     payload.writeUInt16BE(POLICY_VIOLATION, 0)
-    this.socket.end(controlFrame(OPCODE_CLOSE, payload, this.isClient))
+    this.socket.write(wholeFrame(OPCODE.close, payload, this.isClient))
+    // Not when the other end has closed, too: it may never.
+    this.socket.destroySoon()
   }
 
   /** At once: what is on its way is lost. */
@@ -76,7 +76,7 @@ export class FrameSocket implements FrameHandler {
   }
 
   ping(payload: Uint8Array): void {
-    if (this.open) this.socket.write(controlFrame(OPCODE_PONG, payload, this.isClient))
+    if (this.open) this.socket.write(wholeFrame(OPCODE.pong, payload, this.isClient))
   }
 
   closing(reason: string): void {

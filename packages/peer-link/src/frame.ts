@@ -17,8 +17,8 @@ export interface Frame {
 
 /** Bytes a WebSocket's own header may have: two, eight of length, four of mask. */
 const WEB_SOCKET_HEAD_BYTES_MAX = 14
-const OPCODE_CONTINUATION = 0
-const OPCODE_BINARY = 2
+/** RFC 6455 section 5.2. Control frames have 8 and above. */
+export const OPCODE = { continuation: 0, binary: 2, close: 8, ping: 9, pong: 10 } as const
 const FIN = 0x80
 const MASKED = 0x80
 
@@ -67,8 +67,8 @@ function assemble(
   if (rawBytes !== undefined) end = bytes.writeUInt32LE(rawBytes, end)
   const firstBytes = end - frameAt
   const start = frameAt - webSocketHeadBytes(firstBytes, isClient)
-  writeWebSocketHead(bytes, start, payloadBytes === 0 ? OPCODE_BINARY | FIN : OPCODE_BINARY, firstBytes, isClient)
-  if (payloadBytes > 0) end = writeWebSocketHead(bytes, end, OPCODE_CONTINUATION | FIN, payloadBytes, isClient)
+  writeWebSocketHead(bytes, start, payloadBytes === 0 ? OPCODE.binary | FIN : OPCODE.binary, firstBytes, isClient)
+  if (payloadBytes > 0) end = writeWebSocketHead(bytes, end, OPCODE.continuation | FIN, payloadBytes, isClient)
   return bytes === scratch ? Buffer.from(bytes.subarray(start, end)) : bytes.subarray(start, end)
 }
 
@@ -94,17 +94,8 @@ function writeWebSocketHead(bytes: Buffer, start: number, first: number, length:
   return isClient ? bytes.writeUInt32BE(0, end) : end
 }
 
-/** One message of one fragment. */
-export function plainFrame(payload: Uint8Array, isClient: boolean): Buffer {
-  return frameOf(OPCODE_BINARY, payload, isClient)
-}
-
-/** RFC 6455 section 5.5: a close, ping or pong; 125 bytes at most. */
-export function controlFrame(opcode: number, payload: Uint8Array, isClient: boolean): Buffer {
-  return frameOf(opcode, payload, isClient)
-}
-
-function frameOf(opcode: number, payload: Uint8Array, isClient: boolean): Buffer {
+/** A frame that is a whole message, or a control frame of 125 bytes at most (RFC 6455 section 5.5). */
+export function wholeFrame(opcode: number, payload: Uint8Array, isClient: boolean): Buffer {
   const headBytes = webSocketHeadBytes(payload.length, isClient)
   const frame = Buffer.allocUnsafe(headBytes + payload.length)
   writeWebSocketHead(frame, 0, opcode | FIN, payload.length, isClient)

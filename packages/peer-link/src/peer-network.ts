@@ -25,7 +25,6 @@ import { WebSocketLink } from './web-socket-link.ts'
 
 const DIAL_TIMEOUT_MS = 3_000
 const HELLO_TIMEOUT_MS = 3_000
-const CLOSED_EARLY = 'closed before the handshake'
 const PATH = '/holdfast/peer'
 
 export interface PeerNetworkOptions {
@@ -117,7 +116,7 @@ class WebSocketNetwork implements ListeningPeerNetwork {
       destroy()
       handler.closed(undefined, reason)
     }
-    const closed = (): void => end(CLOSED_EARLY)
+    const closed = (): void => end('closed before the handshake')
     webSocket.on('upgrade', (response) => {
       socket = response.socket
     })
@@ -128,7 +127,7 @@ class WebSocketNetwork implements ListeningPeerNetwork {
     webSocket.on('open', () => {
       if (socket === undefined) return end('no socket')
       webSocket.off('close', closed)
-      const frames = this.#take(webSocket, socket, true, (hello, problem) => {
+      const frames = this.#take(webSocket, socket, true, end, (hello, problem) => {
         if (ended) return
         const wrong = problem ?? this.#wrong(hello, address.node, channel)
         if (hello === undefined || wrong !== undefined) {
@@ -160,7 +159,7 @@ class WebSocketNetwork implements ListeningPeerNetwork {
 
   #accepted(webSocket: WebSocket, request: IncomingMessage): void {
     webSocket.on('error', () => webSocket.terminate())
-    const frames = this.#take(webSocket, request.socket, false, (hello, problem) => {
+    const frames = this.#take(webSocket, request.socket, false, () => {}, (hello, problem) => {
       const accept = this.#accept
       const wrong = problem ?? this.#wrong(hello, undefined, undefined)
       if (hello === undefined || wrong !== undefined || accept === undefined) {
@@ -174,11 +173,15 @@ class WebSocketNetwork implements ListeningPeerNetwork {
     })
   }
 
-  /** The connection is ours from here on; `greeted` is called once, with the hello or with why there is none. */
+  /**
+   * The connection is ours from here on. One of the two is called, once: `lost` where it closes before anything came,
+   * `greeted` with the hello or with why there is none.
+   */
   #take(
     webSocket: WebSocket,
     socket: Socket,
     isClient: boolean,
+    lost: (reason: string) => void,
     greeted: (hello: Hello | undefined, problem: string | undefined) => void,
   ): FrameSocket {
     let waiting = true
@@ -199,7 +202,11 @@ class WebSocketNetwork implements ListeningPeerNetwork {
         }
         return answer(hello, undefined)
       },
-      closed: (reason) => answer(undefined, `closed before the hello: ${reason}`),
+      closed: (reason) => {
+        if (waiting) lost(`closed before the hello: ${reason}`)
+        waiting = false
+        clearTimeout(timer)
+      },
     })
     this.#open.add(frames)
     frames.socket.on('close', () => this.#open.delete(frames))
