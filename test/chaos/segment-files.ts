@@ -32,8 +32,10 @@ async function segmentFiles(host: StorageHost): Promise<string[]> {
     .sort()
 }
 
+/** A living node may free a segment between the listing and this: then nothing lies there any more. */
 async function eachBlock(file: string, look: (block: Buffer, offset: number) => void): Promise<void> {
-  const handle = await open(file, 'r')
+  const handle = await open(file, 'r').catch(unlessGone)
+  if (handle === undefined) return
   try {
     const chunk = Buffer.alloc(BLOCK * CHUNK_BLOCKS)
     for (let at = 0; ; at += chunk.length) {
@@ -79,21 +81,28 @@ export async function newestHeader(host: StorageHost): Promise<Header | undefine
   return folder === undefined ? undefined : newest.get(folder)
 }
 
-/** Turns over some bytes in the middle of the block at `offset`. */
-export async function flip(file: string, offset: number): Promise<void> {
-  await withFile(file, async (handle) => {
+function unlessGone(error: NodeJS.ErrnoException): undefined {
+  if (error.code !== 'ENOENT') throw error
+}
+
+/** Turns over some bytes in the middle of the block at `offset`. False: a living node has freed the segment meanwhile. */
+export async function flip(file: string, offset: number): Promise<boolean> {
+  const handle = await open(file, 'r+').catch(unlessGone)
+  if (handle === undefined) return false
+  await used(handle, async (handle) => {
     const bytes = Buffer.alloc(16)
     await handle.read(bytes, 0, bytes.length, offset + BLOCK / 2)
     for (let i = 0; i < bytes.length; i++) bytes[i] = (bytes[i] ?? 0) ^ 0xff
     await handle.write(bytes, 0, bytes.length, offset + BLOCK / 2)
     await handle.datasync()
   })
+  return true
 }
 
 /** Whether the file still (or again) holds that block's contents there, whole. */
 export async function holds({ file, offset, block, version }: BlockOnDisk): Promise<boolean> {
   let whole = false
-  await withFile(file, async (handle) => {
+  await used(await open(file, 'r+'), async (handle) => {
     const bytes = Buffer.alloc(BLOCK)
     await handle.read(bytes, 0, BLOCK, offset)
     const unit = bytes.subarray(0, 32)
@@ -103,8 +112,7 @@ export async function holds({ file, offset, block, version }: BlockOnDisk): Prom
   return whole
 }
 
-async function withFile(file: string, use: (handle: FileHandle) => Promise<void>): Promise<void> {
-  const handle = await open(file, 'r+')
+async function used(handle: FileHandle, use: (handle: FileHandle) => Promise<void>): Promise<void> {
   try {
     await use(handle)
   } finally {

@@ -59,8 +59,10 @@ function damaged(context: NemesisContext, victim: StorageHost, before: () => Pro
     detail: `bytes in sealed segments of ${victim.name} change; then they are read`,
     holdMs: 2000,
     async start() {
-      const chosen = await mapped(context, victim)
-      for (const { file, offset } of chosen) await flip(file, offset)
+      const chosen: BlockOnDisk[] = []
+      for (const block of await mapped(context, victim)) {
+        if (await flip(block.file, block.offset)) chosen.push(block)
+      }
       if (chosen.length === 0) journal.note('no mapped block was found in a sealed segment')
       await sleep(1000)
       await before()
@@ -93,7 +95,7 @@ export const corruptTail: Nemesis = {
         if (header === undefined) throw new Error(`no batch was found in the log of ${victim.name}`)
         // The header itself or the payload behind it.
         const behind = dice.below(2) * 4096
-        await flip(header.file, header.offset + behind)
+        if (!(await flip(header.file, header.offset + behind))) throw new Error(`${header.file} is gone`)
         journal.note(`LSN ${header.lsn}: ${behind === 0 ? 'header' : 'payload'} damaged`)
         await victim.start()
       },
