@@ -32,20 +32,28 @@ async function segmentFiles(host: StorageHost): Promise<string[]> {
     .sort()
 }
 
-/** A living node may free a segment between the listing and this: then nothing lies there any more. */
-async function eachBlock(file: string, look: (block: Buffer, offset: number) => void): Promise<void> {
-  const handle = await open(file, 'r').catch(unlessGone)
-  if (handle === undefined) return
+/** What `use` gives; `undefined` without a call of it when a living node has freed the segment since it was listed. */
+async function inSegment<T>(file: string, flags: 'r' | 'r+', use: (handle: FileHandle) => Promise<T>): Promise<T | undefined> {
+  const handle = await open(file, flags).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== 'ENOENT') throw error
+  })
+  if (handle === undefined) return undefined
   try {
+    return await use(handle)
+  } finally {
+    await handle.close()
+  }
+}
+
+async function eachBlock(file: string, look: (block: Buffer, offset: number) => void): Promise<void> {
+  await inSegment(file, 'r', async (handle) => {
     const chunk = Buffer.alloc(BLOCK * CHUNK_BLOCKS)
     for (let at = 0; ; at += chunk.length) {
       const { bytesRead } = await handle.read(chunk, 0, chunk.length, at)
       for (let i = 0; i + BLOCK <= bytesRead; i += BLOCK) look(chunk.subarray(i, i + BLOCK), at + i)
       if (bytesRead < chunk.length) return
     }
-  } finally {
-    await handle.close()
-  }
+  })
 }
 
 /** Where contents of the workload `blocks` lie, without the newest segment. */
@@ -81,41 +89,27 @@ export async function newestHeader(host: StorageHost): Promise<Header | undefine
   return folder === undefined ? undefined : newest.get(folder)
 }
 
-function unlessGone(error: NodeJS.ErrnoException): undefined {
-  if (error.code !== 'ENOENT') throw error
-}
-
 /** Turns over some bytes in the middle of the block at `offset`. False: a living node has freed the segment meanwhile. */
 export async function flip(file: string, offset: number): Promise<boolean> {
-  const handle = await open(file, 'r+').catch(unlessGone)
-  if (handle === undefined) return false
-  await used(handle, async (handle) => {
+  const flipped = await inSegment(file, 'r+', async (handle) => {
     const bytes = Buffer.alloc(16)
     await handle.read(bytes, 0, bytes.length, offset + BLOCK / 2)
     for (let i = 0; i < bytes.length; i++) bytes[i] = (bytes[i] ?? 0) ^ 0xff
     await handle.write(bytes, 0, bytes.length, offset + BLOCK / 2)
     await handle.datasync()
+    return true
   })
-  return true
+  return flipped === true
 }
 
 /** Whether the file still (or again) holds that block's contents there, whole. */
 export async function holds({ file, offset, block, version }: BlockOnDisk): Promise<boolean> {
-  let whole = false
-  await used(await open(file, 'r+'), async (handle) => {
+  const whole = await inSegment(file, 'r', async (handle) => {
     const bytes = Buffer.alloc(BLOCK)
     await handle.read(bytes, 0, BLOCK, offset)
     const unit = bytes.subarray(0, 32)
     const right = Number(unit.readBigUInt64LE(8)) === block && Number(unit.readBigUInt64LE(16)) === version
-    whole = right && Array.from({ length: BLOCK / 32 }, (_, i) => i * 32).every((at) => unit.equals(bytes.subarray(at, at + 32)))
+    return right && Array.from({ length: BLOCK / 32 }, (_, i) => i * 32).every((at) => unit.equals(bytes.subarray(at, at + 32)))
   })
-  return whole
-}
-
-async function used(handle: FileHandle, use: (handle: FileHandle) => Promise<void>): Promise<void> {
-  try {
-    await use(handle)
-  } finally {
-    await handle.close()
-  }
+  return whole === true
 }

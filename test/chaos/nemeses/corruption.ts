@@ -68,10 +68,10 @@ function damaged(context: NemesisContext, victim: StorageHost, before: () => Pro
       await before()
       await blocksOf(context).read(chosen.map(({ block }) => block))
       await sleep(1000)
-      const whole = await Promise.all(chosen.map((one) => holds(one).catch(() => undefined)))
-      const repaired = whole.filter((one) => one === true).length
+      const whole = await Promise.all(chosen.map(holds))
+      const repaired = whole.filter((one) => one).length
       const { history } = blocksOf(context)
-      const old = chosen.filter(({ block, version }, i) => whole[i] !== true && history.settledVersion(block) !== version)
+      const old = chosen.filter(({ block, version }, i) => !whole[i] && history.settledVersion(block) !== version)
       const text = `${repaired} repaired on disk, ${old.length} written anew meanwhile`
       journal.note(`${chosen.length} blocks damaged and read: ${text}, ${chosen.length - repaired - old.length} neither`)
     },
