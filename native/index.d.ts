@@ -16,8 +16,16 @@ export function crc32cBlocks(
   out: Uint32Array,
   outIndex: number,
 ): void
-/** Which implementation of CRC32C runs: `sse4.2`, `armv8` or `table`. */
-export const crc32cKind: string
+/** The implementations of CRC32C that this processor has, of `vpclmulqdq`, `sse4.2`, `armv8`, `table`: the first is used. */
+export const crc32cKinds: readonly string[]
+/** `crc32c` by one of `crc32cKinds`, to compare them. */
+export function crc32cBy(
+  kindIndex: number,
+  bytes: Uint8Array,
+  start: number,
+  end: number,
+  seed: number,
+): number
 
 /** Writes all of `buffers` at `position`, on the calling thread. */
 export function writeSync(fd: number, buffers: readonly Uint8Array[], position: number): void

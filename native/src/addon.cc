@@ -23,6 +23,31 @@ Napi::Value JsCrc32c(const Napi::CallbackInfo& info) {
   return Napi::Number::New(env, Crc32c(static_cast<uint32_t>(seed), bytes.data + start, length));
 }
 
+Napi::Value JsCrc32cBy(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const auto& methods = Crc32cMethods();
+  Bytes bytes;
+  int64_t method, start, end, seed;
+  if (!Integer(info, 0, "method", 0, static_cast<double>(methods.size() - 1), &method) ||
+      !ByteArray(env, info[1], "bytes", &bytes) ||
+      !Integer(info, 2, "start", 0, kIntegerMax, &start) ||
+      !Integer(info, 3, "end", static_cast<double>(start), kIntegerMax, &end) ||
+      !Integer(info, 4, "seed", 0, 4294967295.0, &seed) ||
+      !Inside(env, "bytes", start, end - start, bytes.length)) {
+    return env.Undefined();
+  }
+  const auto run = methods[static_cast<size_t>(method)].run;
+  const auto length = static_cast<size_t>(end - start);
+  return Napi::Number::New(env, ~run(~static_cast<uint32_t>(seed), bytes.data + start, length));
+}
+
+Napi::Array Crc32cKinds(Napi::Env env) {
+  const auto& methods = Crc32cMethods();
+  auto kinds = Napi::Array::New(env, methods.size());
+  for (uint32_t i = 0; i < methods.size(); i++) kinds.Set(i, Napi::String::New(env, methods[i].kind));
+  return kinds;
+}
+
 Napi::Value JsCrc32cBlocks(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   Bytes bytes;
@@ -47,7 +72,8 @@ Napi::Value JsCrc32cBlocks(const Napi::CallbackInfo& info) {
 Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("crc32c", Napi::Function::New(env, JsCrc32c));
   exports.Set("crc32cBlocks", Napi::Function::New(env, JsCrc32cBlocks));
-  exports.Set("crc32cKind", Napi::String::New(env, Crc32cKind()));
+  exports.Set("crc32cBy", Napi::Function::New(env, JsCrc32cBy));
+  exports.Set("crc32cKinds", Crc32cKinds(env));
   ExportFileIo(env, exports);
   ExportNetlink(env, exports);
   return exports;

@@ -1,10 +1,15 @@
-// Three independent streams hide the latency of the CRC instruction (three cycles, one per cycle
+// Three implementations, the fastest that the processor has is used: folding by carry-less products
+// (crc32c_fold.cc), the CRC instruction, tables.
+//
+// Of the CRC instruction three independent streams hide the latency (three cycles, one per cycle
 // can start); their results are joined by shifting a CRC over the zero bytes of the streams behind
 // it, with tables made at start-up. The length of a stream is chosen so that a 4 KiB block is three
 // streams and a short rest.
 #include "crc32c.h"
 
 #include <cstring>
+
+#include "crc32c_fold.h"
 
 #if defined(__x86_64__)
 #include <nmmintrin.h>
@@ -113,21 +118,37 @@ HOLDFAST_HARDWARE uint32_t HardwareCrc(uint32_t crc, const uint8_t* bytes, size_
   while (length-- > 0) crc = HOLDFAST_CRC8(crc, *bytes++);
   return crc;
 }
-const bool kUseHardware = HardwareAvailable();
-#else
-constexpr bool kUseHardware = false;
-constexpr const char* kHardware = "";
-uint32_t HardwareCrc(uint32_t crc, const uint8_t*, size_t) { return crc; }
+
+// Folds what it can; the CRC instruction does the rest.
+uint32_t FoldedCrc(uint32_t crc, const uint8_t* bytes, size_t length) {
+  const size_t folded = Crc32cFold(&crc, bytes, length);
+  return HardwareCrc(crc, bytes + folded, length - folded);
+}
 #endif
+
+std::vector<Crc32cMethod> Available() {
+  std::vector<Crc32cMethod> methods;
+#if defined(HOLDFAST_HARDWARE)
+  if (HardwareAvailable()) {
+    if (Crc32cFoldAvailable()) methods.push_back({"vpclmulqdq", FoldedCrc});
+    methods.push_back({kHardware, HardwareCrc});
+  }
+#endif
+  methods.push_back({"table", SoftwareCrc});
+  return methods;
+}
+
+const Crc32cMethod kBest = Available().front();
 
 }  // namespace
 
 uint32_t Crc32c(uint32_t seed, const uint8_t* bytes, size_t length) {
-  uint32_t crc = ~seed;
-  crc = kUseHardware ? HardwareCrc(crc, bytes, length) : SoftwareCrc(crc, bytes, length);
-  return ~crc;
+  return ~kBest.run(~seed, bytes, length);
 }
 
-const char* Crc32cKind() { return kUseHardware ? kHardware : "table"; }
+const std::vector<Crc32cMethod>& Crc32cMethods() {
+  static const std::vector<Crc32cMethod> methods = Available();
+  return methods;
+}
 
 }  // namespace holdfast

@@ -8,5 +8,5 @@ export const nativeChecksum: Checksum = {
   crc32c: native.crc32c,
   crc32cBlocks: native.crc32cBlocks,
 }
-/** Which implementation of CRC32C runs: `sse4.2`, `armv8` or `table`. */
-export const checksumKind = native.crc32cKind
+/** Which implementation of CRC32C runs: `vpclmulqdq`, `sse4.2`, `armv8` or `table`. */
+export const checksumKind = native.crc32cKinds[0]

@@ -83,6 +83,34 @@ describe('CRC32C', () => {
     expect(nativeChecksum.crc32c(text, 0, 9, 0)).toBe(0xe3069283)
     expect(nativeChecksum.crc32c(text, 4, 9, nativeChecksum.crc32c(text, 0, 4, 0))).toBe(0xe3069283)
   })
+
+  it('is the same by every implementation, over any length, alignment and seed, in pieces and as a whole', () => {
+    const kinds = native.crc32cKinds
+    expect(kinds.at(-1)).toBe('table')
+    const bytes = pattern(9000, 3)
+    for (let i = 0; i < bytes.length; i++) bytes[i] = ((bytes[i] ?? 0) * 167 + (i >> 8) * 13) & 0xff
+    const part = fc.record({
+      start: fc.integer({ min: 0, max: 200 }),
+      // Around the steps of 64 and 256 bytes, the least length that is folded, and a block.
+      length: fc.oneof(fc.integer({ min: 0, max: 1100 }), fc.integer({ min: 4000, max: 8700 })),
+      cut: fc.double({ min: 0, max: 1, noNaN: true }),
+      seed: fc.integer({ min: 0, max: 0xffffffff }),
+    })
+    fc.assert(
+      fc.property(part, ({ start, length, cut, seed }) => {
+        const end = start + length
+        const middle = start + Math.floor(length * cut)
+        const right = native.crc32cBy(kinds.length - 1, bytes, start, end, seed)
+        for (let kind = 0; kind < kinds.length; kind++) {
+          expect(native.crc32cBy(kind, bytes, start, end, seed)).toBe(right)
+          const first = native.crc32cBy(kind, bytes, start, middle, seed)
+          expect(native.crc32cBy(kind, bytes, middle, end, first)).toBe(right)
+        }
+        expect(nativeChecksum.crc32c(bytes, start, end, seed)).toBe(right)
+      }),
+      { numRuns: 3_000 },
+    )
+  })
 })
 
 describe('the addon', () => {
@@ -93,7 +121,7 @@ describe('the addon', () => {
       fc.constantFrom([new Uint8Array(2), 5], [undefined], 10_000, () => {}),
     )
     const functions = Object.entries(native).filter(([, value]) => typeof value === 'function')
-    expect(functions.length).toBe(16)
+    expect(functions.length).toBe(17)
     const opens = ['netlinkSocket', 'unixSocket']
     let refused = 0
     fc.assert(
