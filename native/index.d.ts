@@ -84,3 +84,8 @@ export function joinNetlinkGroup(fd: number, group: number): void
 export function unixSocket(path: string, timeoutMs: number): number
 /** Changes that limit of a socket. */
 export function socketTimeout(fd: number, timeoutMs: number): void
+
+/** How much a stream socket holds of what the other side has not taken, in bytes; no more than the system allows. */
+export function sendBuffer(fd: number, bytes: number): void
+/** What is left when the address of the first byte is divided. */
+export function addressRest(bytes: Uint8Array, divisor: number): number

@@ -4,6 +4,7 @@
 #include "crc32c.h"
 #include "file_io.h"
 #include "netlink.h"
+#include "stream.h"
 
 namespace holdfast {
 namespace {
@@ -76,6 +77,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("crc32cKinds", Crc32cKinds(env));
   ExportFileIo(env, exports);
   ExportNetlink(env, exports);
+  ExportStream(env, exports);
   return exports;
 }
 

@@ -33,7 +33,10 @@ export class BufferPool {
   readonly #classes: PooledBuffer[][] = Array.from({ length: 33 }, () => [])
   #keptBytes = 0
 
-  /** `allocate` need not clear the memory: no byte is sent that was not written before. */
+  /**
+   * `allocate` need not clear the memory: no byte is sent that was not written before. Memory that begins with a cache
+   * line makes large reads faster, whose data begin `HEADER_ROOM_BYTES` behind.
+   */
   constructor(allocate: (bytes: number) => Uint8Array, keptBytesMax: number) {
     this.#allocate = allocate
     this.#keptBytesMax = keptBytesMax

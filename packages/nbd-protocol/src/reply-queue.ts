@@ -83,7 +83,7 @@ export class ReplyQueue {
     this.#openStart = this.#used
   }
 
-  /** A buffer of its own for a large reply; `fill` or `abandon` follows. */
+  /** A buffer of its own, of at least `bytes`, for a large reply; `fill` or `abandon` follows. */
   large(bytes: number): PooledBuffer {
     const buffer = this.#pool.take(bytes)
     buffer.references++

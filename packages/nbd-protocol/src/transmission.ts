@@ -20,7 +20,7 @@ import {
   errno,
 } from '@holdfast/base'
 import { readU16, readU32, TWO_POW_32 } from './bytes.ts'
-import type { BufferPool } from './buffer-pool.ts'
+import { type BufferPool, HEADER_ROOM_BYTES } from './buffer-pool.ts'
 import * as nbd from './constants.ts'
 import { BASE_ALLOCATION_ID, type Agreement } from './handshake.ts'
 import { ReplyQueue } from './reply-queue.ts'
@@ -451,8 +451,9 @@ export class Transmission {
     const header = this.#readHeaderBytes
     const total = header + length
     const small = total <= SMALL_REPLY_BYTES_MAX
-    const buffer = small ? replies.room(total) : replies.large(total)
-    const start = small ? replies.used : 0
+    const buffer = small ? replies.room(total) : replies.large(HEADER_ROOM_BYTES + length)
+    // The data of a large one begin where the room for a header ends, with a cache line.
+    const start = small ? replies.used : HEADER_ROOM_BYTES - header
     const token = this.#take(length)
     if (!this.#session.read(token, this.#offset, length, buffer.bytes, start + header)) {
       this.#slots.buffer[token] = buffer
@@ -474,7 +475,7 @@ export class Transmission {
     if (small) {
       replies.commit(total)
     } else {
-      replies.fill(buffer, 0, total)
+      replies.fill(buffer, start, start + total)
       this.#host.largeReplyReady()
     }
   }

@@ -2,6 +2,7 @@
 import { lstat, unlink } from 'node:fs/promises'
 import { connect, createServer, type Server, type Socket } from 'node:net'
 import { HoldfastError } from '@holdfast/base'
+import { widenSendBuffer } from './reply-memory.ts'
 
 export type NbdListener =
   | { readonly host: string; readonly port: number }
@@ -16,7 +17,10 @@ export async function listen(
   accepted: (socket: Socket) => void,
 ): Promise<{ readonly server: Server; readonly address: NbdListener }> {
   if ('path' in listener) await removeStaleSocket(listener.path)
-  const server = createServer({ pauseOnConnect: true, allowHalfOpen: true }, accepted)
+  const server = createServer({ pauseOnConnect: true, allowHalfOpen: true }, (socket) => {
+    if ('path' in listener) widenSendBuffer(socket)
+    accepted(socket)
+  })
   await new Promise<void>((resolve, reject) => {
     server.once('error', (error: NodeJS.ErrnoException) => reject(refusal(listener, error)))
     server.listen({ ...listener, backlog: 511 }, resolve)

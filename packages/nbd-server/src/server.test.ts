@@ -158,7 +158,8 @@ describe.each([true, false])('with direct reads: %s', (directReads) => {
     client.socket.write(Buffer.concat(requests))
     await until(() => server.counters.stalls > 0)
     await sleep(50)
-    expect(server.counters.readBytes).toBeLessThan(4 * 1024 * 1024)
+    // The bound, what the kernel holds (twice the buffer that was asked for), and a request beyond; of 20 MB.
+    expect(server.counters.readBytes).toBeLessThan(5 * 1024 * 1024)
     client.socket.resume()
     for (let i = 0; i < 100; i++) {
       expect(await client.reply()).toEqual([0, i])

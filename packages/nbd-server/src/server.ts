@@ -6,6 +6,7 @@ import { Connection, type ConnectionContext } from './connection.ts'
 import { type NbdCounters, newNbdCounters } from './counters.ts'
 import { defaultLimits, type NbdLimits } from './limits.ts'
 import { listen, type NbdListener } from './listeners.ts'
+import { allocateAligned } from './reply-memory.ts'
 
 export interface NbdServerOptions {
   readonly catalog: ExportCatalog
@@ -69,7 +70,7 @@ class RunningServer implements NbdServer {
       catalog: options.catalog,
       limits: this.#limits,
       counters: this.counters,
-      pool: new BufferPool((bytes) => Buffer.allocUnsafeSlow(bytes), this.#limits.poolBytesMax),
+      pool: new BufferPool(allocateAligned, this.#limits.poolBytesMax),
       receiveBuffer,
       headerBuffer: receiveBuffer.subarray(0, HEADER_READ_BYTES),
       directReads: options.directReads ?? true,
