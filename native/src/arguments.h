@@ -16,13 +16,13 @@ constexpr double kIntegerMax = 9007199254740991.0;
 
 inline bool Integer(const Napi::CallbackInfo& info, size_t index, const char* name, double least,
                     double most, int64_t* out) {
-  const Napi::Value value = info[index];
-  if (!value.IsNumber()) {
+  double number;
+  // Says itself when it is none.
+  if (napi_get_value_double(info.Env(), info[index], &number) != napi_ok) {
     Napi::TypeError::New(info.Env(), std::string(name) + " must be a number")
         .ThrowAsJavaScriptException();
     return false;
   }
-  const double number = value.As<Napi::Number>().DoubleValue();
   if (!(number >= least && number <= most) || number != static_cast<double>(static_cast<int64_t>(number))) {
     Napi::RangeError::New(info.Env(), std::string(name) + " is out of range")
         .ThrowAsJavaScriptException();
@@ -37,32 +37,34 @@ struct Bytes {
   size_t length;
 };
 
-inline bool IsTyped(const Napi::Value& value, napi_typedarray_type type) {
-  return value.IsTypedArray() && value.As<Napi::TypedArray>().TypedArrayType() == type;
+// False for whatever is no typed array of that type. One call into the engine: it is made for every request.
+inline bool Typed(Napi::Env env, const Napi::Value& value, napi_typedarray_type wanted, void** data,
+                  size_t* length) {
+  napi_typedarray_type type;
+  const napi_status status = napi_get_typedarray_info(env, value, &type, length, data, nullptr, nullptr);
+  return status == napi_ok && type == wanted;
 }
 
 inline bool ByteArray(Napi::Env env, const Napi::Value& value, const char* name, Bytes* out) {
-  if (!IsTyped(value, napi_uint8_array)) {
+  void* data;
+  if (!Typed(env, value, napi_uint8_array, &data, &out->length)) {
     Napi::TypeError::New(env, std::string(name) + " must be a Uint8Array")
         .ThrowAsJavaScriptException();
     return false;
   }
-  auto array = value.As<Napi::Uint8Array>();
-  out->data = array.Data();
-  out->length = array.ByteLength();
+  out->data = static_cast<uint8_t*>(data);
   return true;
 }
 
 inline bool WordArray(const Napi::CallbackInfo& info, size_t index, const char* name,
                       uint32_t** data, size_t* length) {
-  if (!IsTyped(info[index], napi_uint32_array)) {
+  void* words;
+  if (!Typed(info.Env(), info[index], napi_uint32_array, &words, length)) {
     Napi::TypeError::New(info.Env(), std::string(name) + " must be a Uint32Array")
         .ThrowAsJavaScriptException();
     return false;
   }
-  auto array = info[index].As<Napi::Uint32Array>();
-  *data = array.Data();
-  *length = array.ElementLength();
+  *data = static_cast<uint32_t*>(words);
   return true;
 }
 
