@@ -13,7 +13,7 @@ import { withHost } from './bed/host.ts'
 import { cpuSeconds } from './bed/process-cost.ts'
 import { figure, markdown } from './system/report.ts'
 import { chooseRows } from './system/rows.ts'
-import { fill, rotated } from './system/runner.ts'
+import { fill, rotated, warmUp } from './system/runner.ts'
 import { median, ratio } from './system/statistics.ts'
 
 const HERE = new URL('..', import.meta.url).pathname
@@ -61,7 +61,9 @@ await withHost(async (host) => {
     const cluster = await startCluster(host, name, copies, build(values[name], values[`${name}-env`]))
     const { uri } = await createVolume(cluster, 'v', copies, sizeMiB * 2 ** 20)
     sides.push({ name, cluster, fio: overNbd(uri) })
-    await fill(host, { fio: overNbd(uri), pids: cluster.pids, version: '' }, sizeMiB)
+    const started = { fio: overNbd(uri), pids: cluster.pids, version: '' }
+    await fill(host, started, sizeMiB)
+    await warmUp(host, started, sizeMiB)
   }
   const rows = chooseRows(values.rows.split(','))
   const samples: Sample[] = []
