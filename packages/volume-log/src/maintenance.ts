@@ -32,7 +32,16 @@ export class Maintenance {
     if (!this.#checkpoints.busy && needsCheckpoint(core)) this.#checkpoints.write(() => undefined)
     this.#noteDurable()
     core.segments.closeIdle()
+    this.#trimSpares()
     this.#rest()
+  }
+
+  /** Nothing appended since the last round, or other volumes may want the space. */
+  #trimSpares(): void {
+    const { segments, appendedLsn, settings } = this.#core
+    if (!segments.hasExcessSpares) return
+    const quiet = appendedLsn === this.#lastAppended && this.#quietRounds >= settings.idleRounds
+    if (quiet || !segments.hasRoom(false)) segments.trimSpares()
   }
 
   /** Recovery tells a torn tail from damage by it, and need not check payloads below. */

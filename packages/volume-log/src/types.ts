@@ -13,8 +13,10 @@ export interface LogSettings {
   readonly reserveBytes: number
   /** New log that starts a checkpoint at the least. */
   readonly checkpointBytesMin: number
-  /** Freed segment files kept for reuse. */
+  /** Freed segment files kept for reuse by a log at rest, or where space is short. */
   readonly spareFilesMax: number
+  /** Bytes of freed segment files kept by a log that is written to, if that is more. */
+  readonly spareBytesMax: number
   /** Segments that log may exceed twice the live blocks by, before compaction. */
   readonly compactionSlackSegments: number
   /** Dead segments below the commit position that start a checkpoint before its time. */
@@ -31,6 +33,7 @@ export const defaultSettings: LogSettings = {
   reserveBytes: 256 * 1024 * 1024,
   checkpointBytesMin: 256 * 1024 * 1024,
   spareFilesMax: 8,
+  spareBytesMax: 512 * 1024 * 1024,
   compactionSlackSegments: 4,
   deadSegmentsMax: 8,
   cutKeepMs: 24 * 3600 * 1000,
