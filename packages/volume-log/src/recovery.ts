@@ -151,6 +151,11 @@ export class Recovery {
   #beganSoftly(soft: Checkpoint, durable: Checkpoint | undefined): void {
     const core = this.#core
     this.#softLsn = soft.lsn
+    core.events.event('info', 'recovery begins at a soft checkpoint', {
+      path: core.geometry.path,
+      lsn: soft.lsn,
+      durable: durable?.lsn,
+    })
     core.softLsn = soft.lsn
     core.softFreedEnd = soft.lsn
     core.lastCheckpoint = durable && { lsn: lsn(durable.lsn), segments: [], bytes: durable.bytes }
