@@ -263,10 +263,10 @@ export function freeDeadSegments(core: LogCore): void {
  * under way, which has looked already where it may begin.
  */
 function freeSoftly(core: LogCore, dead: readonly number[], flushing: boolean): void {
-  const { segments, geometry, lastCheckpoint, durableLsn } = core
+  const { segments, geometry, lastCheckpoint, durableLsn, meta } = core
   if (lastCheckpoint === undefined || flushing) return
   if (core.pins > 0 && (segments.hasSpare || segments.hasRoom(false))) return
-  const limit = Math.max(lastCheckpoint.lsn, durableLsn)
+  const limit = Math.max(lastCheckpoint.lsn, durableLsn, meta.value.durableLsn)
   for (const number of dead) {
     const segment = segments.get(number)
     if (segment === undefined || number * geometry.segmentBlocks < limit) continue

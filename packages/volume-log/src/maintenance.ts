@@ -156,9 +156,9 @@ export function dueCheckpoint(core: LogCore, patient: boolean): 'durable' | 'sof
 }
 
 function deadSegments(core: LogCore): Dead {
-  const { geometry, segments, map, committedLsn, durableLsn, lastCheckpoint } = core
+  const { geometry, segments, map, committedLsn, durableLsn, lastCheckpoint, meta } = core
   const durableEnd = lastCheckpoint?.lsn ?? 0
-  const limit = Math.max(durableEnd, durableLsn)
+  const limit = Math.max(durableEnd, durableLsn, meta.value.durableLsn)
   let all = 0
   let soft = 0
   let replay = 0
