@@ -219,19 +219,18 @@ class Model {
     this.#afterOpen()
   }
 
-  #crash(keepPercent: number): void {
+  #crash(keep: number): void {
     const h = this.harness
+    let keepPercent = keep
     const { durableLsn, committedLsn, writtenLsn } = h.log
     const softly = h.disk.paths().some((path) => path.includes('/soft-'))
     h.crash(keepPercent)
     if (this.random.chance(20)) {
       // A second crash in the middle of recovery.
-      try {
-        let steps = this.random.below(30)
-        h.scheduler.run(() => steps-- === 0)
-      } finally {
-        h.crash(100)
-      }
+      h.openHalfway(this.random.below(60))
+      const second = this.random.chance(50) ? 100 : this.random.below(100)
+      h.crash(second)
+      keepPercent = Math.min(keepPercent, second)
     }
     h.open()
     expect(h.report?.damage).toEqual([])

@@ -108,6 +108,8 @@ export class Recovery {
     this.#missing(files)
     for (const number of files) segments.add(number)
     segments.adopt(names)
+    // In the boot of a soft one nothing returns, and the durable one still needs what that has left dead.
+    if (checkpoint !== undefined && soft === undefined) this.#dropReturned()
     this.#committedSeen = core.committedLsn
     disk.remove(`${geometry.path}/checkpoint.tmp`)
     if (checkpoint === undefined && files.length > 0 && (files[0] ?? 0) > 0) {
@@ -189,6 +191,18 @@ export class Recovery {
         const at = lsn(segment.number * geometry.segmentBlocks)
         this.#bad.push({ kind: 'segment-missing', lsn: at, blockCount: live, logicalBlock: -1 })
       }
+    }
+  }
+
+  /**
+   * What the checkpoint has left dead was freed, and perhaps used again, before a loss of power gave it its old name
+   * back. It is not offered to peers: what it holds may be of another segment by now.
+   */
+  #dropReturned(): void {
+    const { segments, map, geometry, committedLsn } = this.#core
+    for (const segment of [...segments.all]) {
+      const end = (segment.number + 1) * geometry.segmentBlocks
+      if (end <= committedLsn && (map.live[segment.slot] ?? 0) === 0) segments.free(segment, true)
     }
   }
 

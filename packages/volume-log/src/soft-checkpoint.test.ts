@@ -188,3 +188,19 @@ describe('soft checkpoints', () => {
     expect(h.log.state).toBe('ok')
   })
 })
+
+describe('a segment that was freed', () => {
+  it('is not taken for its old self when a loss of power brings its name back', () => {
+    const h = prepared()
+    overwrite(h, 2)
+    h.flush()
+    const gone = h.log.fullSegmentsBelow(h.log.durableLsn).includes(1)
+    expect(gone).toBe(false)
+    const foreign = [new Uint8Array(SEGMENT * BLOCK).fill(7)]
+    h.wait<unknown[]>((done) => h.disk.writeAtomic(`${h.path}/segment-000000000001`, foreign, done))
+    h.crash(0)
+    h.open()
+    expect(h.log.fullSegmentsBelow(h.log.durableLsn)).not.toContain(1)
+    expect(h.log.streamableFrom()).toBeGreaterThan(SEGMENT * 2)
+  })
+})
