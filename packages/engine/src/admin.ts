@@ -103,7 +103,7 @@ export class Admin implements ClusterAdmin {
         failureMode,
         labels,
         createdAt: timestamp(clock.wallMs()),
-        segmentBlocks: segmentBlocksFor(sizeBytes),
+        segmentBlocks: this.#context.settings.segmentBlocks ?? segmentBlocksFor(sizeBytes),
         epoch: epochOf(0),
         primary: undefined,
         inSync: replicas,

@@ -46,8 +46,6 @@ type Role =
 const RESUBSCRIBE_MS = 20
 /** One end could not go on: asked again after a while. */
 const TROUBLED_RETRY_MS = 1_000
-/** The log's upkeep runs about once a second. */
-const MAINTENANCE_MS = 1_000
 const NO_SPACE_RETRY_MS = 5_000
 /** A copy whose disk failed is opened again after so long, then after longer and longer. */
 const REOPEN_MS_MIN = 2_000
@@ -113,7 +111,8 @@ export class Replica {
     const path = `volumes/${id}`
     const wallMs = (): number => clock.wallMs()
     const ports = { disk, checksum, scheduler, events, bootId, crcCache, wallMs }
-    openReplicaLog({ ...ports, path, volume: id, segmentBlocks, sizeBytes }, (error, log, report) => {
+    const settings = this.#context.settings.log
+    openReplicaLog({ ...ports, path, volume: id, segmentBlocks, sizeBytes, settings }, (error, log, report) => {
       if (this.#role.kind === 'closed') {
         if (log === undefined) this.#closedOpening?.()
         else log.close(false, () => this.#closedOpening?.())
@@ -207,7 +206,7 @@ export class Replica {
       this.#fail(`the log failed: ${this.#log.failure?.message ?? 'unknown'}`)
     }
     const now = this.#context.clock.now()
-    if (now - this.#maintainedAt >= MAINTENANCE_MS) {
+    if (now - this.#maintainedAt >= this.#context.settings.maintenanceMs) {
       this.#maintainedAt = now
       this.#log?.maintenance()
     }

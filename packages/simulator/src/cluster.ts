@@ -1,6 +1,7 @@
 /** A cluster of production engines in one process under one seed: nodes that come, crash and go, and what they serve. */
 import { type Checksum, incarnation, keys, nodeId, type VolumeRecord } from '@holdfast/base'
 import { createEngine, type EngineSettings } from '@holdfast/engine'
+import type { LogSettings } from '@holdfast/volume-log'
 import { Invariants } from './invariants.ts'
 import type { ObservedCluster, SimNode } from './observed.ts'
 import { RegisterChecker } from './register-checker.ts'
@@ -34,6 +35,17 @@ export interface ClusterOptions {
   readonly labels?: ((index: number) => Readonly<Record<string, string>>) | undefined
   /** Keeps the timeline for people. */
   readonly verbose?: boolean
+  /** Small segments, and the log's own settings, so that it goes through many of them in a short time. */
+  readonly log?: SimLog | undefined
+}
+
+/** Of all logs of a run. */
+export interface SimLog {
+  readonly segmentBlocks: number
+  readonly settings: Partial<LogSettings>
+  readonly maintenanceMs: number
+  /** Share of the flushes that clients ask for where this is absent. */
+  readonly flushShare: number
 }
 
 export class SimCluster implements ObservedCluster {
@@ -92,6 +104,9 @@ export class SimCluster implements ObservedCluster {
     const { name, wire } = node
     node.endpoint = { node: name, incarnation: life, life: node.life, wire, accept: undefined }
     const settings: Partial<EngineSettings> = {
+      segmentBlocks: this.#options.log?.segmentBlocks,
+      log: this.#options.log?.settings,
+      ...(this.#options.log === undefined ? {} : { maintenanceMs: this.#options.log.maintenanceMs }),
       leaseTtlMs: this.#options.leaseTtlMs ?? 2_000,
       ...(this.#options.replaceAfterMs === undefined ? {} : { replaceAfterMs: this.#options.replaceAfterMs }),
     }

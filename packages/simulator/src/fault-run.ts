@@ -1,6 +1,6 @@
 /** One seeded run: volumes, clients, faults in the middle of writes, then calm in which all must heal. */
 import type { Checksum } from '@holdfast/base'
-import { SimCluster } from './cluster.ts'
+import { SimCluster, type SimLog } from './cluster.ts'
 import { type Fault, type FaultKind, MAY_FAIL_REQUESTS, planFaults } from './faults.ts'
 import { inject, type Stage } from './inject.ts'
 import type { Invariants } from './invariants.ts'
@@ -22,6 +22,8 @@ export interface RunPlan {
   /** Mean pause between two requests of a client, milliseconds. */
   readonly thinkMs: number
   readonly faults: readonly Fault[]
+  /** Absent: logs as in production, which a run is too short to fill. */
+  readonly log?: SimLog | undefined
 }
 
 export interface RunResult {
@@ -78,6 +80,30 @@ export function planRun(seed: number, { lengthMs, kinds }: PlanOptions = {}): Ru
     lengthMs: length,
     thinkMs: Math.round(3 * 15 ** random.fraction()),
     faults: planFaults({ random: random.child(), lengthMs: length, leaseTtlMs: 1_000, volumeCount, kinds }),
+    log: planLog(new SeededRandom(seed ^ 0x5050_5050)),
+  }
+}
+
+/** Logs that soon overwrite themselves, in most seeds, and clients that flush now and then or hardly ever. */
+function planLog(random: SeededRandom): SimLog | undefined {
+  if (random.chance(0.25)) return undefined
+  const segmentBlocks = 16 << random.below(3)
+  const segmentBytes = segmentBlocks * 4096
+  return {
+    segmentBlocks,
+    settings: {
+      reserveBytes: 0,
+      checkpointBytesMin: segmentBytes * (1 + random.below(4)),
+      spareFilesMax: random.below(5),
+      spareBytesMax: 0,
+      compactionSlackSegments: 1 + random.below(4),
+      deadSegmentsMax: 1 + random.below(4),
+      softDeadSegmentsMin: 1 + random.below(3),
+      softRoundsMax: 1 + random.below(60),
+      softBytesMax: segmentBytes * (random.chance(0.3) ? 3 : 1_000),
+    },
+    maintenanceMs: Math.round(random.between(50, 500)),
+    flushShare: random.chance(0.4) ? 1 : random.between(0, 0.15),
   }
 }
 
@@ -93,6 +119,7 @@ export function faultRun(plan: RunPlan, checksum: Checksum, verbose = false): Ru
     clockRates,
     wire,
     verbose,
+    log: plan.log,
   })
   for (const { name, replicaCount } of plan.volumes) cluster.createVolume(name, replicaCount, BLOCKS)
   const clients = cluster.violations.length > 0 ? [] : makeClients(cluster, plan)
@@ -128,7 +155,8 @@ function makeClients(cluster: SimCluster, plan: RunPlan): SimClient[] {
       const units: number[] = []
       for (let at = 0; at < Math.min(own, 40); at++) units.push(client * own + at)
       for (let unit = UNITS / 2 + client; unit < UNITS / 2 + 24; unit += clientCount) units.push(unit)
-      return new SimClient({ cluster, volume: name, units, unitCount: UNITS, thinkMs: plan.thinkMs })
+      const flushShare = plan.log?.flushShare ?? 1
+      return new SimClient({ cluster, volume: name, units, unitCount: UNITS, thinkMs: plan.thinkMs, flushShare })
     }),
   )
 }
