@@ -76,3 +76,6 @@ export function joinNetlinkGroup(fd: number, group: number): void
 export function unixSocket(path: string, timeoutMs: number): number
 /** Changes that limit of a socket. */
 export function socketTimeout(fd: number, timeoutMs: number): void
+
+/** Another descriptor of the same open file or socket, not kept by programs that this one starts. */
+export function duplicate(fd: number): number

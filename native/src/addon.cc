@@ -2,6 +2,7 @@
 
 #include "arguments.h"
 #include "crc32c.h"
+#include "descriptors.h"
 #include "file_io.h"
 #include "netlink.h"
 
@@ -48,6 +49,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("crc32c", Napi::Function::New(env, JsCrc32c));
   exports.Set("crc32cBlocks", Napi::Function::New(env, JsCrc32cBlocks));
   exports.Set("crc32cKind", Napi::String::New(env, Crc32cKind()));
+  ExportDescriptors(env, exports);
   ExportFileIo(env, exports);
   ExportNetlink(env, exports);
   return exports;

@@ -50,7 +50,7 @@ async function linked(channel: PeerChannel = 'data'): Promise<readonly [End, End
   })
   const dialled = await new Promise<End>((resolve, reject) => {
     let here: End | undefined
-    a.dial({ node: nodeId('b'), ...b.address }, channel, {
+    a.dial({ node: nodeId('b'), shard: 0, ...b.address }, channel, {
       opened: (link) => {
         here = end(link)
         resolve(here)
@@ -129,7 +129,7 @@ describe('links', () => {
     const [a, b] = [await network('a'), await network('b', 'another')]
     b.accept(() => ({ opened: () => {}, message: () => {}, closed: () => {} }))
     const reason = await new Promise<string>((resolve) => {
-      a.dial({ node: nodeId('b'), ...b.address }, 'data', {
+      a.dial({ node: nodeId('b'), shard: 0, ...b.address }, 'data', {
         opened: () => resolve('opened'),
         message: () => {},
         closed: (_link, why) => resolve(why),
