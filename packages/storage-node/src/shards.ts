@@ -26,19 +26,21 @@ export interface ShardsOptions {
   readonly coordinator: SharedCoordinator
   /** One NBD connection that a shard had has ended. */
   readonly nbdClosed: () => void
+  /** A shard has ended by itself. Default: thrown where nobody catches it. */
+  readonly died?: ((error: Error) => void) | undefined
 }
 
 export class Shards {
   readonly #shards: ShardThread[]
 
-  constructor({ count, birth, coordinator, nbdClosed }: ShardsOptions) {
+  constructor({ count, birth, coordinator, nbdClosed, died = throwUncaught }: ShardsOptions) {
     const origin = clockOrigin()
     this.#shards = Array.from({ length: count - 1 }, (_, at) => {
       const { port1, port2 } = new MessageChannel()
       coordinator.serve(port1)
       const shard = { index: at + 1, count }
       const leaseMemory = coordinator.memory.buffer
-      return new ShardThread({ ...birth, shard, coordinator: port2, leaseMemory, clockOrigin: origin }, nbdClosed)
+      return new ShardThread({ ...birth, shard, coordinator: port2, leaseMemory, clockOrigin: origin }, nbdClosed, died)
     })
   }
 
@@ -120,13 +122,15 @@ class ShardThread {
   readonly #worker: Worker
   readonly #name: string
   readonly #nbdClosed: () => void
+  readonly #tellDied: (error: Error) => void
   readonly #reported = new Map<number, () => void>()
   readonly #waiting = new Map<FromShard['kind'], (() => void)[]>()
   #asked = 0
   #ending = false
 
-  constructor(birth: ShardBirth, nbdClosed: () => void) {
+  constructor(birth: ShardBirth, nbdClosed: () => void, died: (error: Error) => void) {
     this.#nbdClosed = nbdClosed
+    this.#tellDied = died
     this.#name = `shard ${birth.shard.index}`
     const { url, execArgv } = program()
     this.#worker = new Worker(url, {
@@ -201,12 +205,16 @@ class ShardThread {
   #died(cause: unknown): void {
     // Its exit follows; once is enough.
     this.#ending = true
-    const error = new Error(`${this.#name} has died: ${cause instanceof Error ? cause.message : String(cause)}`, { cause })
-    // Not to whoever happens to be on the stack: it is a bug like any other that nobody catches.
-    setImmediate(() => {
-      throw error
-    })
+    const what = cause instanceof Error ? cause.message : String(cause)
+    this.#tellDied(new Error(`${this.#name} has died: ${what}`, { cause }))
   }
+}
+
+/** Not to whoever happens to be on the stack: it is a bug like any other that nobody catches. */
+function throwUncaught(error: Error): void {
+  setImmediate(() => {
+    throw error
+  })
 }
 
 /** Built, or from source where this file is: then the thread needs the same loader. */
