@@ -4,8 +4,6 @@
  * A shard that ends by itself is a bug, like an exception in the main thread: its volumes' logs are in an unknown state,
  * and the process has to recover from them.
  */
-import { createRequire } from 'node:module'
-import { pathToFileURL } from 'node:url'
 import { getHeapStatistics } from 'node:v8'
 import { MessageChannel, Worker } from 'node:worker_threads'
 import type { EngineStatistics, LocalReplicaView, VolumeId } from '@holdfast/base'
@@ -217,10 +215,9 @@ function throwUncaught(error: Error): void {
   })
 }
 
-/** Built, or from source where this file is: then the thread needs the same loader. */
+/** Built, or from source where this file is. */
 function program(): { readonly url: URL; readonly execArgv?: string[] } {
   if (!import.meta.url.endsWith('.ts')) return { url: new URL('./shard-main.js', import.meta.url) }
-  const loader = pathToFileURL(createRequire(import.meta.url).resolve('tsx')).href
-  const execArgv = ['--conditions=@holdfast/source', '--import', loader]
-  return { url: new URL('./shard-main.ts', import.meta.url), execArgv }
+  const url = new URL('./testing/shard-from-source.mjs', import.meta.url)
+  return { url, execArgv: ['--conditions=@holdfast/source'] }
 }
