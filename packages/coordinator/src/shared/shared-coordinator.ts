@@ -11,6 +11,21 @@ import { SharedWatch } from './shared-watch.ts'
 /** Other threads see the time of a renewal this much later at most, while this one is not held up. */
 const PUBLISH_MS = 50
 
+/** The simulator has its own. */
+export interface Timing {
+  /** Calls `task` again and again; the returned function ends that. */
+  every(ms: number, task: () => void): () => void
+  soon(task: () => void): void
+}
+
+const systemTiming: Timing = {
+  every: (ms, task) => {
+    const timer = setInterval(task, ms)
+    return () => clearInterval(timer)
+  },
+  soon: (task) => queueMicrotask(task),
+}
+
 interface Client {
   readonly lease: LeaseHandler & { gainedSerial(serial: number): void }
   holds: boolean
@@ -25,13 +40,16 @@ export class SharedCoordinator {
   #serial = 0
   #held = false
   #asked = false
-  #publishing: NodeJS.Timeout | undefined
+  #stopPublishing = (): void => {}
   /** Threads that have not closed yet. */
   #open = 0
   readonly #closed: (() => void)[] = []
 
-  constructor(coordinator: Coordinator) {
+  readonly #timing: Timing
+
+  constructor(coordinator: Coordinator, timing: Timing = systemTiming) {
     this.#coordinator = coordinator
+    this.#timing = timing
   }
 
   /** For this thread. Like every other one it has to be closed before the lease is given back. */
@@ -111,7 +129,7 @@ export class SharedCoordinator {
 
   #hold(ttlMs: number, client: Client): void {
     this.#holders.add(client)
-    if (this.#held) queueMicrotask(() => this.#tellGained(client))
+    if (this.#held) this.#timing.soon(() => this.#tellGained(client))
     if (this.#asked) return
     this.#asked = true
     this.#coordinator.holdLease(ttlMs, {
@@ -119,7 +137,8 @@ export class SharedCoordinator {
         this.memory.begin(++this.#serial)
         this.#held = true
         this.memory.publish(this.#coordinator.leaseValidUntil())
-        this.#publishing = setInterval(() => this.memory.publish(this.#coordinator.leaseValidUntil()), PUBLISH_MS)
+        const publish = (): void => this.memory.publish(this.#coordinator.leaseValidUntil())
+        this.#stopPublishing = this.#timing.every(PUBLISH_MS, publish)
         for (const one of [...this.#holders]) this.#tellGained(one)
       },
       lost: () => {
@@ -139,7 +158,7 @@ export class SharedCoordinator {
   }
 
   #ended(): void {
-    clearInterval(this.#publishing)
+    this.#stopPublishing()
     this.#held = false
     this.memory.begin(++this.#serial)
   }
@@ -147,7 +166,7 @@ export class SharedCoordinator {
   #watch(prefix: string, handler: WatchHandler): () => void {
     let watch = this.#watches.get(prefix)
     if (watch === undefined) {
-      watch = new SharedWatch(this.#coordinator, prefix)
+      watch = new SharedWatch(this.#coordinator, prefix, this.#timing.soon)
       this.#watches.set(prefix, watch)
     }
     return watch.join(handler)

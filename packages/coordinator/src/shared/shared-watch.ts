@@ -14,7 +14,10 @@ export class SharedWatch {
   #synced = false
   readonly stop: () => void
 
-  constructor(coordinator: Coordinator, prefix: string) {
+  readonly #soon: (task: () => void) => void
+
+  constructor(coordinator: Coordinator, prefix: string, soon: (task: () => void) => void) {
+    this.#soon = soon
     this.stop = coordinator.watch(prefix, {
       snapshot: (entries, revision) => this.#snapshot(entries, revision),
       changes: (changes, revision) => this.#changes(changes, revision),
@@ -26,7 +29,7 @@ export class SharedWatch {
     const listener = { handler, told: false }
     this.#listeners.add(listener)
     if (this.#synced) {
-      queueMicrotask(() => {
+      this.#soon(() => {
         if (listener.told || !this.#listeners.has(listener)) return
         listener.told = true
         handler.snapshot([...this.#entries.values()], this.#revision)
