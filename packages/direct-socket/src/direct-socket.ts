@@ -68,13 +68,18 @@ function readInto(sink: ByteSink) {
 
 /**
  * A descriptor of the connection for another thread of this process, which makes a socket of it by `openDescriptor`. The
- * socket given ends, the connection goes on. What the socket was to write must have left before.
+ * socket given ends, the connection goes on. Undefined, and nothing goes on: it has closed already, it has not sent all it
+ * was to write, or the process may have no further descriptor.
  */
-export function giveAway(socket: Socket): number {
+export function giveAway(socket: Socket): number | undefined {
   const handle = (socket as unknown as HandleOwner)._handle as { readonly fd?: number } | null
-  const fd = handle?.fd
-  if (fd === undefined || fd < 0 || socket.writableLength > 0) throw new Error('this socket can not be given away now')
-  const copy = native.duplicate(fd)
+  const fd = socket.destroyed || socket.writableLength > 0 ? undefined : handle?.fd
+  let copy: number | undefined
+  try {
+    if (fd !== undefined && fd >= 0) copy = native.duplicate(fd)
+  } catch {
+    // EMFILE: whoever is at the other end tries again when there are fewer.
+  }
   socket.destroy()
   return copy
 }

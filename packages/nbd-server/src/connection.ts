@@ -167,12 +167,15 @@ export class Connection implements ByteSink, TransmissionHost {
   #leaveIfSent(): void {
     const leaving = this.#leaving
     if (leaving === undefined || this.#closed || this.#socket.writableLength > 0) return
-    clearTimeout(this.#handshakeTimer)
-    this.#closed = true
     // Only where chunks come as events can some have been read that nobody has seen.
     const later = this.#socket.read() as Buffer | null
     const unread = later === null ? leaving.unread : Buffer.concat([leaving.unread, later])
-    this.#context.left(this, { ...leaving, unread, fd: giveAway(this.#socket) })
+    const fd = giveAway(this.#socket)
+    // What could not be given away is closed, and cleans up.
+    if (fd === undefined) return
+    clearTimeout(this.#handshakeTimer)
+    this.#closed = true
+    this.#context.left(this, { ...leaving, unread, fd })
   }
 
   #begin(agreement: Agreement): Transmission {

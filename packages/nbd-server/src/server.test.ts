@@ -378,6 +378,26 @@ describe.each(['unix', 'tcp'])('a connection over %s to an export of another sha
     expect(memory.openSessions).toBe(0)
   })
 
+  test.each([0, 50])('that the client resets meanwhile ends quietly; the export is known after %i ms', async (knownMs) => {
+    const memory = new MemoryExport('vol', SIZE)
+    const [first] = await pair(memory, { knownMs })
+    for (let i = 0; i < 20; i++) {
+      const client = new Client(first.addresses[0] as NbdListener)
+      await client.take(18)
+      const option = Buffer.alloc(20)
+      option.writeUInt32BE(3, 0)
+      option.write('IHAVEOPT', 4)
+      option.writeUInt32BE(1, 12)
+      client.socket.write(option)
+      if (i % 2 === 0) await client.take(10)
+      if (kind === 'tcp') client.socket.resetAndDestroy()
+      else client.socket.destroy()
+    }
+    await sleep(knownMs)
+    await until(() => first.counters.connections === 0)
+    expect(memory.openSessions).toBe(0)
+  })
+
   test('is dropped where the export is gone when it comes', async () => {
     const memory = new MemoryExport('vol', SIZE)
     const [first, second] = await pair(memory, { knownMs: 60_000 })

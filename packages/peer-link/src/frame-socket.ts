@@ -57,9 +57,9 @@ export class FrameSocket implements FrameHandler {
     this.#reader.leave()
     this.#handler = { message: () => {}, closed: () => {} }
     process.nextTick(() => {
-      if (!this.open) return
       const { unread } = this.#reader
-      left(giveAway(this.socket), unread)
+      const fd = giveAway(this.socket)
+      if (fd !== undefined) left(fd, unread)
     })
   }
 
