@@ -3,7 +3,9 @@ import { ApiClient, type VolumeObject } from '@holdfast/api/client'
 import { startEtcdForTests } from '@holdfast/coordinator/testing'
 import { type Host, type Running, until } from './host.ts'
 
-const PROGRAM = new URL('../../packages/cli/bin/holdfast.js', import.meta.url).pathname
+/** Of a checkout, seen from its root. */
+export const PROGRAM_PATH = 'packages/cli/bin/holdfast.js'
+const PROGRAM = new URL(`../../${PROGRAM_PATH}`, import.meta.url).pathname
 /** Longer than the default, so that a node on a crowded machine keeps its lease. */
 const LEASE_TTL_SECONDS = '30'
 
@@ -21,12 +23,23 @@ export interface BenchCluster {
   readonly api: ApiClient
 }
 
+/** The checkout whose program runs, where it is not this one, and what is set in its environment. */
+export interface Build {
+  readonly program: string
+  readonly env?: Readonly<Record<string, string>> | undefined
+}
+
 /** Starts nodes named `PREFIX-0`…; one alone has its embedded coordinator. */
-export async function startCluster(host: Host, prefix: string, nodeCount: number): Promise<BenchCluster> {
+export async function startCluster(
+  host: Host,
+  prefix: string,
+  nodeCount: number,
+  build: Build = { program: PROGRAM },
+): Promise<BenchCluster> {
   const etcd = nodeCount > 1 ? await startEtcdForTests() : undefined
   if (etcd !== undefined) host.defer(() => etcd.close())
   const names = Array.from({ length: nodeCount }, (_, i) => `${prefix}-${i}`)
-  const nodes = await Promise.all(names.map((name) => startNode(host, name, etcd?.url ?? 'embedded')))
+  const nodes = await Promise.all(names.map((name) => startNode(host, name, etcd?.url ?? 'embedded', build)))
   const api = (nodes[0] ?? unreachable(prefix)).api
   await until(`${nodeCount} nodes of ${prefix}`, async () => {
     return (await api.nodes()).filter(({ state }) => state === 'up').length === nodeCount
@@ -36,12 +49,17 @@ export async function startCluster(host: Host, prefix: string, nodeCount: number
 }
 
 /** The data of a node of this name are kept when it is started again. */
-export async function startNode(host: Host, name: string, coordinator: string): Promise<BenchNode> {
+export async function startNode(
+  host: Host,
+  name: string,
+  coordinator: string,
+  { program, env }: Build = { program: PROGRAM },
+): Promise<BenchNode> {
   const socket = host.path(`${name}.sock`)
   const own = ['--name', name, '--data-dir', host.path(name), '--coordinator', coordinator]
   const addresses = ['--nbd', '127.0.0.1:0', '--api', '127.0.0.1:0', '--peer', '127.0.0.1:0']
   const rest = ['--nbd-socket', socket, '--lease-ttl', LEASE_TTL_SECONDS, '--log-level', 'warn']
-  const running = host.run(process.execPath, [PROGRAM, 'node', ...own, ...addresses, ...rest])
+  const running = host.run(process.execPath, [program, 'node', ...own, ...addresses, ...rest], { env })
   await until(`node ${name}`, () => /^ready .*api=/m.test(running.stdout), running)
   const api = new ApiClient({ url: `http://${/^ready .*api=(\S+)/m.exec(running.stdout)?.[1]}` })
   return { name, socket, process: running, api }

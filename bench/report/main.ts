@@ -64,6 +64,7 @@ function putSystem(results: Results): void {
   put('settings', [first + report.settingsLine(results), ...results.leftOut].join('\n\n'))
   put('targets', report.markdown(report.targetTable(results)))
   put('ratios', report.markdown(report.ratioTable(results)))
+  put('tails', report.markdown(report.tailTable(results)))
   put('throughput', report.markdown(report.throughputTable(results)))
   put('latency', report.markdown(report.latencyTable(results)))
   put('cpu', report.markdown(report.cpuTable(results)))

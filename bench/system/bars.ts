@@ -63,3 +63,25 @@ export function judge(results: Results): readonly Verdict[] {
     }),
   )
 }
+
+/** Our p99.9 over that of the quickest simple server is at most this, in every row of 4 KiB requests. */
+export const TAIL_AT_MOST = 3
+const TAIL_OVER = 'nbdkit'
+
+export interface TailVerdict {
+  readonly row: string
+  readonly ours: string
+  readonly ratio: Spread
+  readonly met: boolean
+}
+
+/** Of every target of ours that was measured beside it. */
+export function judgeTails(results: Results): readonly TailVerdict[] {
+  const own = results.targets.map(({ name }) => name).filter((name) => name.startsWith('holdfast-'))
+  return [...WRITES, ...READS, 'flush'].flatMap((row) =>
+    own.flatMap((ours) => {
+      const spread = ratio(series(results, row, ours, 'p999Us'), series(results, row, TAIL_OVER, 'p999Us'))
+      return spread === undefined ? [] : [{ row, ours, ratio: spread, met: spread.median <= TAIL_AT_MOST }]
+    }),
+  )
+}

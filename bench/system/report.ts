@@ -1,5 +1,5 @@
 /** Tables in Markdown from the results of a run. */
-import { judge } from './bars.ts'
+import { judge, judgeTails, TAIL_AT_MOST } from './bars.ts'
 import { type Results, type Sample, series } from './results.ts'
 import { median, type Spread } from './statistics.ts'
 
@@ -67,13 +67,26 @@ export function memoryTable(results: Results): Table {
   ]
 }
 
+const titleOf = (results: Results, key: string): string =>
+  results.rows.find((row) => row.key === key)?.title ?? key
+
+/** Our p99.9 over nbdkit's. */
+export function tailTable(results: Results): Table {
+  return [
+    ['row', 'p99.9', 'ratio (spread)', 'at most', ''],
+    ...judgeTails(results).map(({ row, ours, ratio, met }) => {
+      const what = `${ours} ÷ nbdkit`
+      return [titleOf(results, row), what, spread(ratio), String(TAIL_AT_MOST), met ? 'met' : 'missed']
+    }),
+  ]
+}
+
 /** Our figures over the peers', with what we have set ourselves. */
 export function ratioTable(results: Results): Table {
-  const title = (key: string): string => results.rows.find((row) => row.key === key)?.title ?? key
   return [
     ['row', 'ours ÷ theirs', 'ratio (spread)', 'at least', ''],
     ...judge(results).map(({ row, ours, theirs, ratio, atLeast, met }) => {
-      return [title(row), `${ours} ÷ ${theirs}`, spread(ratio), String(atLeast), met ? 'met' : 'missed']
+      return [titleOf(results, row), `${ours} ÷ ${theirs}`, spread(ratio), String(atLeast), met ? 'met' : 'missed']
     }),
   ]
 }
@@ -107,6 +120,7 @@ export function summary(results: Results): string {
     part('CPU seconds of the servers per million requests', cpuTable(results)),
     part('Memory', memoryTable(results)),
     part('Ratios', ratioTable(results)),
+    part('Tails', tailTable(results)),
     ...results.leftOut.map((line) => `${line}\n`),
   ].join('\n')
 }

@@ -54,6 +54,14 @@ export async function fill(host: Host, started: StartedTarget, sizeMiB: number):
   await runFio(host, [...started.fio, ...pattern, `--size=${sizeMiB}M`], 'fill')
 }
 
+const WARM_UP_SECONDS = 2
+
+/** Everybody alike works for a while before anything counts: compilers and caches are as they will be in an hour. */
+export async function warmUp(host: Host, started: StartedTarget, sizeMiB: number): Promise<void> {
+  const load = ['--rw=randrw', '--bs=4k', '--iodepth=1', '--fsync=32', `--size=${sizeMiB}M`]
+  await runFio(host, [...started.fio, ...load, ...timed(WARM_UP_SECONDS)], 'warm-up')
+}
+
 /** Other targets first in every round, so that none is always after the same one. */
 export function rotated<Item>(items: readonly Item[], by: number): readonly Item[] {
   const start = items.length === 0 ? 0 : by % items.length
@@ -65,6 +73,7 @@ export async function runAll(host: Host, settings: RunSettings, say: Say): Promi
   for (const { target, started } of contestants) {
     say(`filling ${target.name}`)
     await fill(host, started, settings.sizeMiB)
+    await warmUp(host, started, settings.sizeMiB)
   }
   const samples: Sample[] = []
   for (let round = 0; round < settings.rounds; round++) {

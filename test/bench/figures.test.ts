@@ -1,7 +1,7 @@
 /** The benchmark's arithmetic: medians, ratios, fio's reports, the search for pauses, the bars. */
 import { expect, test } from 'vitest'
 import { figuresOf } from '../../bench/bed/fio.ts'
-import { judge } from '../../bench/system/bars.ts'
+import { judge, judgeTails } from '../../bench/system/bars.ts'
 import { histogram, readPauses } from '../../bench/system/pauses.ts'
 import { figure, markdown } from '../../bench/system/report.ts'
 import type { Results, Sample } from '../../bench/system/results.ts'
@@ -83,6 +83,15 @@ test('the best peer is the one that counts', () => {
 test('what was not measured is not judged', () => {
   expect(judge(resultsOf({ 'holdfast-1': [1] }))).toEqual([])
   expect(judge(resultsOf({ nbdkit: [1] }))).toEqual([])
+})
+
+test('a tail is judged against the simple server of the same rounds', () => {
+  const { samples, ...rest } = resultsOf({ nbdkit: [1, 1], 'holdfast-1': [1, 1] })
+  const slow = samples.map((sample) => (sample.target === 'nbdkit' ? sample : { ...sample, p999Us: 3 + sample.round }))
+  const targets = ['nbdkit', 'holdfast-1'].map((name) => ({ name, copies: 1, what: '', version: '' }))
+  const [verdict] = judgeTails({ ...rest, targets, samples: slow })
+  expect(verdict).toMatchObject({ row: 'write-1', ours: 'holdfast-1', met: false, ratio: { median: 3.5 } })
+  expect(judgeTails({ ...rest, targets, samples })).toMatchObject([{ met: true, ratio: { median: 1 } }])
 })
 
 test('tables and figures', () => {

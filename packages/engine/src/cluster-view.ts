@@ -76,7 +76,7 @@ export class ClusterView {
   learnVolume(key: string, record: VolumeRecord, modRevision: number): void {
     const known = this.volumes.get(key)
     if (known !== undefined && known.modRevision >= modRevision) return
-    const versioned = { key, modRevision, record }
+    const versioned = { key, modRevision, record: inOneShape(record) }
     this.volumes.set(key, versioned)
     this.byId.set(record.id, versioned)
   }
@@ -137,5 +137,33 @@ export class ClusterView {
     } else if (key === keys.controller) {
       this.controller = undefined
     }
+  }
+}
+
+/**
+ * The same record with its fields in one order, present or not: thousands of them are looked at every second, and
+ * each order of fields would be a type of its own to the compiler.
+ */
+function inOneShape(record: VolumeRecord): VolumeRecord {
+  const { id, name, namespace, sizeBytes, replicaCount, failureMode, labels, createdAt, segmentBlocks } = record
+  const { epoch, primary, inSync, replicas, successor, releasedEpoch, retiring, attachment } = record
+  return {
+    id,
+    name,
+    namespace,
+    sizeBytes,
+    replicaCount,
+    failureMode,
+    labels,
+    createdAt,
+    segmentBlocks,
+    epoch,
+    primary,
+    inSync,
+    replicas,
+    successor,
+    releasedEpoch,
+    retiring,
+    attachment,
   }
 }

@@ -40,7 +40,7 @@ import { Statistics } from './statistics.ts'
 
 const ALIVE_REFRESH_MS = 30_000
 /** A resting copy is looked at once in so many ticks. */
-const RESTING_TICKS = 60
+const RESTING_TICKS = 120
 const CRC_CACHE_BYTES = 32 * 1024 * 1024
 
 export interface EngineOptions {
@@ -82,9 +82,13 @@ class NodeEngine implements Engine {
   readonly #controller: ControllerHost
   readonly #relayed = new Map<Link, Map<SessionId, RelayedSession>>()
   readonly #removing = new Set<VolumeId>()
+  /** Copies that want every tick. */
+  readonly #awake = new Set<Replica>()
+  /** Where the round of all copies is, and how many are due. */
+  #round: Iterator<Replica> = this.replicas.values()
+  #roundDue = 0
   #stopWatching: () => void = () => {}
   #lastBeaconAt = Number.NEGATIVE_INFINITY
-  #tickCount = 0
   #lastAliveAt = Number.NEGATIVE_INFINITY
   #started = false
   #stopping = false
@@ -213,7 +217,9 @@ class NodeEngine implements Engine {
       if (mine && replica === undefined && !this.#removing.has(record.id) && !this.#stopping) {
         const opened = new Replica(this.#context, versioned, {
           roleChanged: (id) => this.exports.retarget(id),
+          woken: (replica) => this.#awake.add(replica),
         })
+        this.#awake.add(opened)
         this.replicas.set(record.id, opened)
       } else if (!mine && replica !== undefined && view.primaries.has(record.id)) {
         // A new primary works with a set that we are not in: our copy is surplus.
@@ -255,6 +261,7 @@ class NodeEngine implements Engine {
     const replica = this.replicas.get(id)
     if (replica === undefined) return
     this.replicas.delete(id)
+    this.#awake.delete(replica)
     this.#removing.add(id)
     const { view, disk, events, coordinator, self, statistics } = this.#context
     events.event('info', `removing the local copy: ${reason}`, { volume: id })
@@ -345,9 +352,18 @@ class NodeEngine implements Engine {
 
   /** Resting copies take turns: thousands of idle volumes cost a node next to nothing. */
   #tickReplicas(): void {
-    let turn = this.#tickCount++
-    for (const replica of this.replicas.values()) {
-      if (++turn % RESTING_TICKS === 0 || !replica.resting) replica.tick()
+    for (const replica of this.#awake) {
+      replica.tick()
+      if (replica.resting) this.#awake.delete(replica)
+    }
+    this.#roundDue += this.replicas.size / RESTING_TICKS
+    for (; this.#roundDue >= 1; this.#roundDue--) {
+      let next = this.#round.next()
+      if (next.done === true) {
+        this.#round = this.replicas.values()
+        next = this.#round.next()
+      }
+      if (next.done !== true && next.value.resting) next.value.tick()
     }
   }
 
@@ -357,7 +373,7 @@ class NodeEngine implements Engine {
     const scopes = new Map<string, { readonly node: NodeId; readonly scope: VolumeEpoch[] }>()
     for (const replica of this.replicas.values()) {
       const { primary } = replica
-      if (primary === undefined) continue
+      if (primary === undefined || primary.machine.record.replicas.length === 1) continue
       for (const node of primary.machine.record.replicas) {
         if (node === this.#context.self.node) continue
         if (primary.feed(node) === undefined && !primary.machine.record.inSync.includes(node)) continue

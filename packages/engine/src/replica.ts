@@ -61,6 +61,8 @@ const COMPLAIN_MS = 10_000
 export interface ReplicaOwner {
   /** The role changed: sessions may have to go elsewhere. */
   roleChanged(volume: VolumeId): void
+  /** It does not rest any more. */
+  woken(replica: Replica): void
 }
 
 export class Replica {
@@ -68,6 +70,7 @@ export class Replica {
   readonly key: string
   readonly #context: NodeContext
   readonly #owner: ReplicaOwner
+  #resting = false
   #log: ReplicaLog | undefined
   #role: Role = { kind: 'opening' }
   #promisedUntil: Instant
@@ -175,7 +178,14 @@ export class Replica {
   }
 
   /** Nothing depends on time here for now: one tick in many is enough. */
-  resting = false
+  get resting(): boolean {
+    return this.#resting
+  }
+  set resting(resting: boolean) {
+    if (this.#resting === resting) return
+    this.#resting = resting
+    if (!resting) this.#owner.woken(this)
+  }
 
   get #mayRest(): boolean {
     const role = this.#role

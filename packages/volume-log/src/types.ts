@@ -34,7 +34,7 @@ export const defaultSettings: LogSettings = {
   compactionSlackSegments: 4,
   deadSegmentsMax: 8,
   cutKeepMs: 24 * 3600 * 1000,
-  idleRounds: 3,
+  idleRounds: 2,
   openFilesMax: 128,
 }
 
