@@ -12,11 +12,25 @@ export interface Mistake {
   readonly changes: readonly Change[]
   /** Found within so many seeds from 1 on. */
   readonly seedsMax: number
+  /** With several threads per node. */
+  readonly shards?: boolean
 }
 
 const PRIMARY = 'packages/replication/src/primary.ts'
 
 export const MISTAKES: readonly Mistake[] = [
+  {
+    name: 'takes the time of the next lease for that of the one whose loss it has not heard of',
+    changes: [
+      {
+        file: 'packages/coordinator/src/shared/lease-memory.ts',
+        find: 'if (Atomics.load(this.#words, SERIAL) !== BigInt(serial) || microseconds === 0n) return NEVER',
+        replace: 'if (serial < 0 || microseconds === 0n) return NEVER',
+      },
+    ],
+    seedsMax: 1500,
+    shards: true,
+  },
   {
     name: 'acknowledges before the secondary',
     changes: [

@@ -10,6 +10,7 @@ import type {
   PeerNetwork,
   Random,
   Scheduler,
+  Shard,
 } from '@holdfast/base'
 import type { CrcCache, LogSettings } from '@holdfast/volume-log'
 import type { PeerMessage } from '@holdfast/wire'
@@ -91,6 +92,7 @@ export interface LeaseState {
 export interface NodeContext extends EnginePorts {
   readonly self: EngineSelf
   readonly bootId: string
+  readonly shard: Shard
   readonly settings: EngineSettings
   readonly times: DerivedTimes
   readonly lease: LeaseState

@@ -465,7 +465,7 @@ export class Replica {
     // The record must name that reign; the key alone may be newer than what we know.
     if (record.epoch !== reign || log.lastEpoch > reign) return
     if (this.#lastFollower?.busy === true || this.#context.clock.now() < this.#retryAt) return
-    const link = this.#context.peers.ensure(primary, 'data')
+    const link = this.#context.peers.ensure(primary, 'data', this.volume)
     if (link === undefined) return
     if (log.state === 'ok' && log.canAppend() === 'no-space') {
       this.#retryAt = after(this.#context.clock.now(), NO_SPACE_RETRY_MS)
@@ -523,7 +523,7 @@ export class Replica {
       let asked = true
       for (const node of record.inSync) {
         if (node === self.node || this.#answers.has(node)) continue
-        const link = peers.ensure(node, 'control')
+        const link = peers.ensure(node, 'control', this.volume)
         link?.send({ type: 'status-request', volume: this.volume, epoch: record.epoch })
         asked &&= link !== undefined
       }
@@ -648,7 +648,9 @@ export class Replica {
         if (this.#role.kind === 'primary' && this.#role.primary === primary) this.#renewLease(this.#role)
       },
     })
-    for (const node of record.inSync) if (node !== self.node) this.#context.peers.ensure(node, 'control')
+    for (const node of record.inSync) {
+      if (node !== self.node) this.#context.peers.ensure(node, 'control', this.volume)
+    }
     this.#setRole({ kind: 'primary', primary, leaseSerial })
     this.tick()
     primary.start()

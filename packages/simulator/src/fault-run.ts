@@ -18,6 +18,8 @@ export interface RunPlan {
   readonly replaceAfterMs: number
   readonly clockRates: readonly number[]
   readonly wire: WireVersion | undefined
+  /** Threads of each node; absent: one each. */
+  readonly shards?: readonly number[] | undefined
   readonly lengthMs: number
   /** Mean pause between two requests of a client, milliseconds. */
   readonly thinkMs: number
@@ -45,6 +47,8 @@ export interface PlanOptions {
   /** Length of the time with faults, virtual milliseconds. */
   readonly lengthMs?: number | undefined
   readonly kinds?: readonly FaultKind[] | undefined
+  /** Nodes with several threads; everything else of a seed stays as it is. */
+  readonly shards?: boolean | undefined
 }
 
 const BLOCKS = 48
@@ -57,7 +61,7 @@ const REFUSAL_MS_MAX = 45_000
 const CLOCK_SKEW = 0.03
 
 /** What a seed stands for. */
-export function planRun(seed: number, { lengthMs, kinds }: PlanOptions = {}): RunPlan {
+export function planRun(seed: number, { lengthMs, kinds, shards = false }: PlanOptions = {}): RunPlan {
   const random = new SeededRandom(seed)
   const nodeCount = 3 + (random.chance(0.3) ? 1 + random.below(2) : 0)
   const volumeCount = random.chance(0.7) ? 1 : 2 + random.below(2)
@@ -77,6 +81,7 @@ export function planRun(seed: number, { lengthMs, kinds }: PlanOptions = {}): Ru
     replaceAfterMs: random.chance(0.3) ? Math.round(random.between(1_000, 4_000)) : 600_000,
     clockRates: rates,
     wire: random.chance(0.15) ? WIRE_VERSIONS[random.below(2)] : undefined,
+    shards: shards ? planShards(new SeededRandom(~seed)) : undefined,
     lengthMs: length,
     thinkMs: Math.round(3 * 15 ** random.fraction()),
     faults: planFaults({ random: random.child(), lengthMs: length, leaseTtlMs: 1_000, volumeCount, kinds }),
@@ -107,6 +112,11 @@ function planLog(random: SeededRandom): SimLog | undefined {
   }
 }
 
+function planShards(random: SeededRandom): number[] {
+  const same = random.chance(0.5) ? 2 + random.below(2) : undefined
+  return Array.from({ length: 6 }, () => same ?? 1 + random.below(3))
+}
+
 /** Plays a plan. `verbose` also takes the events of the engines into the timeline. */
 export function faultRun(plan: RunPlan, checksum: Checksum, verbose = false): RunResult {
   const { seed, nodeCount, leaseTtlMs, replaceAfterMs, clockRates, wire } = plan
@@ -120,7 +130,10 @@ export function faultRun(plan: RunPlan, checksum: Checksum, verbose = false): Ru
     wire,
     verbose,
     log: plan.log,
+    shards: plan.shards,
   })
+  // Has the first lane, which is the main thread's everywhere: what is looked at is then also elsewhere.
+  if (plan.shards !== undefined) cluster.createVolume('idle', 1, BLOCKS)
   for (const { name, replicaCount } of plan.volumes) cluster.createVolume(name, replicaCount, BLOCKS)
   const clients = cluster.violations.length > 0 ? [] : makeClients(cluster, plan)
   const stage: Stage = { cluster, volumes: plan.volumes.map(({ name }) => name), clients, damaged: undefined }
@@ -168,6 +181,7 @@ function calm(stage: Stage, plan: RunPlan): number {
   if (cluster.violations.length > 0) return world.now
   world.note('the faults are over')
   // What was planned to end later ends now.
+  cluster.threadsStall = false
   network.heal()
   network.slowness = 1
   coordinator.unreachableFrom.clear()
