@@ -89,3 +89,5 @@ export function socketTimeout(fd: number, timeoutMs: number): void
 export function sendBuffer(fd: number, bytes: number): void
 /** What is left when the address of the first byte is divided. */
 export function addressRest(bytes: Uint8Array, divisor: number): number
+/** Another descriptor of the same open file or socket, not kept by programs that this one starts. */
+export function duplicate(fd: number): number

@@ -2,6 +2,7 @@
 
 #include "arguments.h"
 #include "crc32c.h"
+#include "descriptors.h"
 #include "file_io.h"
 #include "netlink.h"
 #include "stream.h"
@@ -75,6 +76,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("crc32cBlocks", Napi::Function::New(env, JsCrc32cBlocks));
   exports.Set("crc32cBy", Napi::Function::New(env, JsCrc32cBy));
   exports.Set("crc32cKinds", Crc32cKinds(env));
+  ExportDescriptors(env, exports);
   ExportFileIo(env, exports);
   ExportNetlink(env, exports);
   ExportStream(env, exports);

@@ -17,14 +17,19 @@ export interface ClusterOptions {
   readonly leaseTtlSeconds?: number
   /** Puts the data of a node elsewhere: a small filesystem, say. */
   readonly dataDir?: (node: string) => string | undefined
+  /** Further arguments of a node. */
+  readonly more?: (node: string) => readonly string[]
 }
 
 export interface VolumeObject {
+  readonly id: string
   readonly state: string
   readonly epoch: number
   readonly primary?: string
   readonly inSync: readonly string[]
   readonly replicas: readonly string[]
+  /** What the node that was asked knows of its own copy. */
+  readonly local?: { readonly role: string }
 }
 
 export class TestNode {
@@ -113,6 +118,7 @@ export class TestCluster {
           ['--coordinator', cluster.etcd?.url ?? 'embedded'],
           ['--nbd', port(0), '--api', port(1), '--peer', port(2)],
           ['--lease-ttl', String(options.leaseTtlSeconds ?? 2)],
+          options.more?.(name) ?? [],
         ]
         cluster.nodes.set(name, new TestNode(name, args.flat()))
       })

@@ -36,21 +36,35 @@ describe('[I1-I9] a cluster under faults', () => {
     expect(acknowledged).toBeGreaterThan(50_000)
   })
 
+  it('keeps its word for a fixed set of seeds with several threads per node', { timeout: 300_000 }, () => {
+    let acknowledged = 0
+    for (let seed = 600_000; seed < 600_060; seed++) {
+      const result = play(planRun(seed, { shards: true }))
+      expect({ seed, violations: result.violations }).toEqual({ seed, violations: [] })
+      acknowledged += result.acknowledgedWrites
+    }
+    expect(acknowledged).toBeGreaterThan(30_000)
+  })
+
   it('keeps its word for fresh seeds', { timeout: FRESH_MS + 300_000 }, async () => {
     const first = Math.floor(Math.random() * 2 ** 31)
     const end = performance.now() + FRESH_MS
     for (let seed = first; performance.now() < end; seed++) {
-      const { violations } = play(planRun(seed))
+      const shards = seed % 2 === 1
+      const { violations } = play(planRun(seed, { shards }))
       // What promises of a run still hold is let go only when the loop turns.
       await new Promise(setImmediate)
-      const again = `npm run sim -- --seed ${seed}`
+      const again = `npm run sim -- --seed ${seed}${shards ? ' --shards' : ''}`
       expect({ again, violations }).toEqual({ again, violations: [] })
     }
   })
 
   it('gives the same timeline for the same seed', () => {
     for (const seed of [77, 78, 290]) {
-      expect(play(planRun(seed), true).timeline).toEqual(play(planRun(seed), true).timeline)
+      for (const shards of [false, true]) {
+        const plan = planRun(seed, { shards })
+        expect(play(plan, true).timeline).toEqual(play(plan, true).timeline)
+      }
     }
   })
 })

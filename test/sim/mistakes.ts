@@ -12,11 +12,25 @@ export interface Mistake {
   readonly changes: readonly Change[]
   /** Found within so many seeds from 1 on. */
   readonly seedsMax: number
+  /** With several threads per node. */
+  readonly shards?: boolean
 }
 
 const PRIMARY = 'packages/replication/src/primary.ts'
 
 export const MISTAKES: readonly Mistake[] = [
+  {
+    name: 'takes the time of the next lease for that of the one whose loss it has not heard of',
+    changes: [
+      {
+        file: 'packages/coordinator/src/shared/lease-memory.ts',
+        find: 'if (Atomics.load(this.#words, SERIAL) !== BigInt(serial) || microseconds === 0n) return NEVER',
+        replace: 'if (serial < 0 || microseconds === 0n) return NEVER',
+      },
+    ],
+    seedsMax: 1500,
+    shards: true,
+  },
   {
     name: 'acknowledges before the secondary',
     changes: [
@@ -120,6 +134,54 @@ export const MISTAKES: readonly Mistake[] = [
       },
     ],
     seedsMax: 400,
+  },
+  {
+    name: 'believes a soft checkpoint after the host has lost its page cache',
+    changes: [
+      {
+        file: 'packages/volume-log/src/recovery.ts',
+        find: 'const believed = !meta.value.clean && meta.value.bootId === options.bootId',
+        replace: 'const believed = !meta.value.clean',
+      },
+      {
+        file: 'packages/volume-log/src/checkpoint-codec.ts',
+        find: 'for (let i = 0; i < BLOCK_BYTES; i++) if (source[i] !== expected[i]) return undefined',
+        replace: 'if (expected.length === 0) return undefined',
+      },
+    ],
+    seedsMax: 400,
+  },
+  {
+    name: 'flushes over the hole that soft checkpoints have left',
+    changes: [
+      {
+        file: 'packages/volume-log/src/flusher.ts',
+        find: 'if (!this.#core.hasHole) return this.#round()',
+        replace: 'if (true as boolean) return this.#round()',
+      },
+      {
+        file: 'packages/volume-log/src/flusher.ts',
+        find: "assert(!core.hasHole, 'flush over a hole in the log')",
+        replace: '',
+      },
+    ],
+    seedsMax: 800,
+  },
+  {
+    name: 'softly frees what a flush has made durable',
+    changes: [
+      {
+        file: 'packages/volume-log/src/checkpoint-writer.ts',
+        find: 'const limit = Math.max(lastCheckpoint.lsn, durableLsn, meta.value.durableLsn)',
+        replace: 'const limit = Math.min(lastCheckpoint.lsn, durableLsn + meta.value.durableLsn + 1e9)',
+      },
+      {
+        file: 'packages/volume-log/src/maintenance.ts',
+        find: 'const limit = Math.max(durableEnd, durableLsn, meta.value.durableLsn)',
+        replace: 'const limit = durableEnd',
+      },
+    ],
+    seedsMax: 800,
   },
   {
     name: 'trusts a grant longer than it was given',

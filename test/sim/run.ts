@@ -21,6 +21,7 @@ const USAGE = `npm run sim -- OPTIONS: seeded runs of whole clusters in virtual 
   --seeds N       so many seeds from --from on      --minutes N    fresh random seeds for so long
   --jobs N        processes (default: the cores)    --kinds a,b    only faults of these kinds
   --stop          ends at the first failing seed    --verbose      with the events of the engines
+  --shards        nodes with several threads
   --no-shrink     without the shortest schedule that still fails
 
 A failing seed prints its schedule, the shortest schedule that still fails, and its timeline. Ends with 1 then.
@@ -38,6 +39,7 @@ const { values } = parseArgs({
     kinds: { type: 'string' },
     stop: { type: 'boolean', default: false },
     verbose: { type: 'boolean', default: false },
+    shards: { type: 'boolean', default: false },
     'no-shrink': { type: 'boolean', default: false },
     step: { type: 'string', default: '1' },
     worker: { type: 'boolean', default: false },
@@ -90,7 +92,7 @@ function parseKinds(text: string): FaultKind[] {
 function one(): void {
   const plan =
     values.plan === undefined
-      ? planRun(Number(values.seed), { kinds })
+      ? planRun(Number(values.seed), { kinds, shards: values.shards })
       : (JSON.parse(readFileSync(values.plan, 'utf8')) as RunPlan)
   const result = faultRun(plan, nativeChecksum, true)
   const notes = result.timeline.filter((line) => values.verbose || !/ (info|warn|error) /.test(line))
@@ -115,7 +117,7 @@ function failure(result: RunResult): string {
   const replay = faultRun(smallest.plan, nativeChecksum, true)
   return [
     `seed ${result.plan.seed} FAILED: ${result.violations.join('; ')}`,
-    `  again: npm run sim -- --seed ${result.plan.seed}`,
+    `  again: npm run sim -- --seed ${result.plan.seed}${values.shards ? ' --shards' : ''}`,
     '  its faults:',
     ...result.plan.faults.map((fault) => `    ${describeFault(fault)}`),
     `  the shortest schedule found that still fails (${smallest.violations.join('; ')}):`,
@@ -136,7 +138,7 @@ async function work(report: (report: Report) => void): Promise<void> {
   let reportedAt = performance.now()
   for (let seed = Number(values.from); ; seed += step) {
     if (end === undefined ? seed >= last : performance.now() >= end) break
-    const result = play(planRun(seed, { kinds }))
+    const result = play(planRun(seed, { kinds, shards: values.shards }))
     // What promises of a run still hold is let go only when the loop of this process turns.
     await new Promise(setImmediate)
     totals.seeds++
@@ -174,6 +176,7 @@ async function many(): Promise<void> {
     if (values.minutes !== undefined) args.push('--minutes', values.minutes)
     else args.push('--seeds', String(Math.max(0, last - from - job)))
     if (values.kinds !== undefined) args.push('--kinds', values.kinds)
+    if (values.shards) args.push('--shards')
     if (values.stop) args.push('--stop')
     if (values['no-shrink']) args.push('--no-shrink')
     // Most of what a run allocates is dead when the next begins: a larger nursery spares a fifth of the time.

@@ -15,6 +15,8 @@ const BODY_BYTES_MAX = 64 * 1024
 
 /** What watches a node has no token; these say nothing that must be hidden. */
 const OPEN_ROUTES: ReadonlySet<string> = new Set(['/metrics', '/healthz', '/readyz'])
+/** Answers with what the node's own copies of volumes do. */
+const SHOWS_COPIES = /^\/(metrics$|v1\/volumes)/
 
 export interface ApiOptions {
   readonly host: string
@@ -26,6 +28,8 @@ export interface ApiOptions {
   readonly statistics: () => EngineStatistics
   /** Metrics of other parts of the node, asked for at each scrape. */
   readonly extraMetrics?: (() => readonly MetricFamily[]) | undefined
+  /** Brings up to date what of the above is known only elsewhere; awaited before a request to read is answered. */
+  readonly refresh?: (() => Promise<void>) | undefined
   readonly events: EventLog
   /** When set, all but metrics and probes want it as `Authorization: Bearer`. */
   readonly token?: string | undefined
@@ -87,6 +91,12 @@ export function createApi(options: ApiOptions): FastifyInstance {
     app.addHook('onRequest', async (request) => {
       // By the route that matched: a path can be spelt in many ways.
       if (!OPEN_ROUTES.has(request.routeOptions.url ?? '')) authorize(request, token)
+    })
+  }
+  const { refresh } = options
+  if (refresh !== undefined) {
+    app.addHook('preHandler', async (request) => {
+      if (request.method === 'GET' && SHOWS_COPIES.test(pathOf(request))) await refresh()
     })
   }
   const registry = new Registry()

@@ -79,6 +79,8 @@ export interface NodeRecord {
   readonly nbdPort: number
   readonly labels: Readonly<Record<string, string>>
   readonly draining: boolean
+  /** Threads that its volumes are spread over (`shards.ts`); absent: one. */
+  readonly shards?: number | undefined
 }
 
 /** At `alive/<name>`, bound to the lease of the node. */

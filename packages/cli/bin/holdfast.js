@@ -1,11 +1,22 @@
 #!/usr/bin/env node
-import { existsSync } from 'node:fs'
+// CommonJS, because modules are loaded by the very pool of threads whose size has to be said before it starts.
+const { existsSync } = require('node:fs')
+const { availableParallelism } = require('node:os')
+const { join } = require('node:path')
+const { pathToFileURL } = require('node:url')
 
-const main = new URL('../dist/main.js', import.meta.url)
+/** What one shard of a node needs (packages/disk/src/sync-gate.ts); as many shards as a node has by default. */
+const POOL_THREADS_PER_SHARD = 4
+const SHARDS_DEFAULT_MAX = 8
+const poolThreads = POOL_THREADS_PER_SHARD * Math.min(SHARDS_DEFAULT_MAX, availableParallelism())
+process.env.UV_THREADPOOL_SIZE ??= String(poolThreads)
+
+const main = join(__dirname, '..', 'dist', 'main.js')
 if (existsSync(main)) {
-  const { main: run } = await import(main.href)
   // Nothing is worth waiting for after that: not the idle connections that libraries keep open.
-  process.exit(await run(process.argv.slice(2)))
+  import(pathToFileURL(main).href)
+    .then(({ main: run }) => run(process.argv.slice(2)))
+    .then((code) => process.exit(code))
 } else {
   process.stderr.write('holdfast: the checkout is not built yet: run npm run build\n')
   process.exitCode = 1

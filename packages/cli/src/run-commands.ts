@@ -19,6 +19,7 @@ interface RunOptions {
   readonly label?: readonly string[]
   readonly leaseTtl?: string
   readonly replaceAfter?: string
+  readonly shards?: string
   readonly logLevel?: string
 }
 
@@ -36,6 +37,7 @@ function addRunOptions(command: Command): Command {
     .option('--peer <host:port>', 'where it takes links of other nodes (default 127.0.0.1:5710)')
     .option('--advertise <host>', 'under which other nodes reach it (default: the host of --peer)')
     .option('--label <key=value>', 'a label such as zone=a; may be given more than once', collect)
+    .option('--shards <number>', 'threads that its volumes are spread over (default: one per core, 8 at most)')
     .addOption(new Option('--log-level <level>', 'debug, info, warn or error'))
 }
 

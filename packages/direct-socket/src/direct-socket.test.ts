@@ -1,7 +1,7 @@
 import { connect, createServer, type Server, type Socket } from 'node:net'
 import type { AddressInfo } from 'node:net'
 import { afterEach, describe, expect, it } from 'vitest'
-import { type ByteSink, openForReading, takeOver } from './direct-socket.ts'
+import { type ByteSink, giveAway, openDescriptor, openForReading, takeOver } from './direct-socket.ts'
 
 const servers: Server[] = []
 afterEach(async () => {
@@ -31,6 +31,49 @@ async function connected(pauseOnConnect: boolean, accept: (socket: Socket) => vo
 const until = async (holds: () => boolean): Promise<void> => {
   while (!holds()) await new Promise((resolve) => setImmediate(resolve))
 }
+
+describe('a socket that is given away', () => {
+  it('goes on where its descriptor is opened, and its server counts it no more', async () => {
+    const [before, after] = [new Gathered(), new Gathered()]
+    let ours: Socket | undefined
+    const client = await connected(true, (socket) => {
+      const first = openForReading(socket, before)
+      first.write('one ')
+      setTimeout(() => {
+        const fd = giveAway(first) as number
+        setTimeout(() => {
+          ours = openDescriptor(fd, after)
+          ours.write('two')
+          ours.on('end', () => ours?.end(' bye'))
+        }, 20)
+      }, 20)
+    })
+    client.write('before')
+    let answer = ''
+    client.on('data', (chunk) => (answer += chunk.toString()))
+    await until(() => answer === 'one two')
+    // The server has no connection of its own left.
+    const server = servers.pop() as Server
+    await new Promise((resolve) => server.close(resolve))
+    client.end('after, more than sixteen bytes')
+    await until(() => answer === 'one two bye')
+    expect([before.text, after.text]).toEqual(['before', 'after, more than sixteen bytes'])
+  })
+
+  it('must be open and have sent what it was to write', async () => {
+    const given: unknown[] = []
+    const client = await connected(true, (socket) => {
+      const ours = openForReading(socket, new Gathered())
+      ours.cork()
+      ours.write('waits')
+      given.push(giveAway(ours), ours.destroyed, giveAway(ours))
+    })
+    client.on('error', () => {})
+    await until(() => given.length > 0)
+    expect(given).toEqual([undefined, true, undefined])
+    client.destroy()
+  })
+})
 
 describe('a socket that reads into our buffer', () => {
   it('is made of a paused one', async () => {

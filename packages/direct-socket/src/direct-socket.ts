@@ -7,6 +7,7 @@
  * used as it is, with 'data'.
  */
 import { Socket } from 'node:net'
+import { native } from './native.ts'
 
 export interface ByteSink {
   /**
@@ -50,18 +51,42 @@ function moved(owner: HandleOwner, handle: object, sink: ByteSink): Socket {
   const server = owner._server
   owner._handle = null
   owner._server = null
-  const options = {
-    handle,
-    allowHalfOpen: true,
-    onread: {
-      buffer: () => sink.readBuffer(),
-      callback: (count: number, buffer: Uint8Array) => sink.bytesRead(count, buffer),
-    },
-  }
-  const socket = new Socket(options as ConstructorParameters<typeof Socket>[0])
+  const socket = new Socket({ handle, allowHalfOpen: true, onread: readInto(sink) } as SocketOptions)
   // A server counts its connections by this field, and is closed when there are none left.
   if (server !== undefined) (socket as unknown as HandleOwner)._server = server
   return socket
+}
+
+type SocketOptions = ConstructorParameters<typeof Socket>[0]
+
+function readInto(sink: ByteSink) {
+  return {
+    buffer: () => sink.readBuffer(),
+    callback: (count: number, buffer: Uint8Array) => sink.bytesRead(count, buffer),
+  }
+}
+
+/**
+ * A descriptor of the connection for another thread of this process, which makes a socket of it by `openDescriptor`. The
+ * socket given ends, the connection goes on. Undefined, and nothing goes on: it has closed already, it has not sent all it
+ * was to write, or the process may have no further descriptor.
+ */
+export function giveAway(socket: Socket): number | undefined {
+  const handle = (socket as unknown as HandleOwner)._handle as { readonly fd?: number } | null
+  const fd = socket.destroyed || socket.writableLength > 0 ? undefined : handle?.fd
+  let copy: number | undefined
+  try {
+    if (fd !== undefined && fd >= 0) copy = native.duplicate(fd)
+  } catch {
+    // EMFILE: whoever is at the other end tries again when there are fewer.
+  }
+  socket.destroy()
+  return copy
+}
+
+/** A socket over a descriptor that another thread gave away. Reads from the next turn on. */
+export function openDescriptor(fd: number, sink: ByteSink): Socket {
+  return new Socket({ fd, readable: true, writable: true, allowHalfOpen: true, onread: readInto(sink) } as SocketOptions)
 }
 
 /**

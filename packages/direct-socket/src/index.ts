@@ -1,1 +1,1 @@
-export { type ByteSink, openForReading, readByEvents, takeOver } from './direct-socket.ts'
+export { type ByteSink, giveAway, openDescriptor, openForReading, readByEvents, takeOver } from './direct-socket.ts'

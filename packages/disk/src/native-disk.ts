@@ -2,33 +2,41 @@
 import { closeSync, mkdirSync, openSync, readdirSync, readFileSync, renameSync, rmSync, statfsSync } from 'node:fs'
 import { type FileHandle, open, rename, rm } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
-import type { Disk, DiskDone, DiskError, DiskFile, OpenOptions } from '@holdfast/base'
+import { type Disk, type DiskDone, type DiskError, type DiskFile, ONLY_SHARD, type OpenOptions, type Shard } from '@holdfast/base'
 import { diskError, diskErrorOrNone } from './disk-error.ts'
 import { native } from './native.ts'
 import { NativeFile } from './native-file.ts'
-import { SyncGate } from './sync-gate.ts'
+import { SyncGate, syncShare } from './sync-gate.ts'
 
 const DOOMED = '.removed-'
 /** What one call fills: a thread is held no longer than that takes. */
 const FILL_BYTES = 2 * 1024 * 1024
 
-/** The tree below `root`, which is created if absent. */
-export function openDisk(root: string): Disk {
+/**
+ * The tree below `root`, which is created if absent. Several threads of a process may open it, each as another shard and
+ * the first one before the others: it cleans up.
+ */
+export function openDisk(root: string, { index, count }: Shard = ONLY_SHARD): Disk {
+  if (index > 0) return new NativeDisk(root, index, count)
   mkdirSync(root, { recursive: true })
   for (const name of readdirSync(root)) {
     // Left by a process that ended in the middle of a removal.
     if (name.startsWith(DOOMED)) rmSync(join(root, name), { recursive: true, force: true })
   }
-  return new NativeDisk(root)
+  return new NativeDisk(root, index, count)
 }
 
 class NativeDisk implements Disk {
   readonly #root: string
-  readonly #gate = new SyncGate()
+  readonly #gate: SyncGate
+  /** Begins names that no other process and no other thread of this one makes. */
+  readonly #ours: string
   #temporary = 0
 
-  constructor(root: string) {
+  constructor(root: string, shard: number, shardCount: number) {
     this.#root = root
+    this.#gate = new SyncGate(syncShare(shardCount))
+    this.#ours = shard === 0 ? String(process.pid) : `${process.pid}.${shard}`
   }
 
   makeDirectory(path: string): void {
@@ -46,7 +54,7 @@ class NativeDisk implements Disk {
 
   /** The name is gone at once; the space comes back from a thread, since freeing a large file takes long. */
   remove(path: string): void {
-    const doomed = join(this.#root, `${DOOMED}${process.pid}-${this.#temporary++}`)
+    const doomed = join(this.#root, `${DOOMED}${this.#ours}-${this.#temporary++}`)
     try {
       renameSync(this.#at(path), doomed)
     } catch (error) {
@@ -87,7 +95,7 @@ class NativeDisk implements Disk {
 
   writeAtomic(path: string, chunks: readonly Uint8Array[], done: DiskDone): void {
     const target = this.#at(path)
-    const temporary = `${target}.new-${process.pid}-${this.#temporary++}`
+    const temporary = `${target}.new-${this.#ours}-${this.#temporary++}`
     replaceFile(temporary, target, chunks).then(
       () => this.syncDirectory(dirname(path), done),
       (error: unknown) => done(diskError(error)),

@@ -10,6 +10,15 @@ import type { SyncGate } from './sync-gate.ts'
  * Above, the copy would hold up the event loop and a second core does it.
  */
 const SYNC_WRITE_BYTES_MAX = 256 * 1024
+/** What one call on a thread writes of what has gathered: what comes behind it waits no longer than that takes. */
+const JOINED_WRITE_BYTES_MAX = 4 * 1024 * 1024
+
+interface QueuedWrite {
+  readonly buffers: readonly Uint8Array[]
+  readonly bytes: number
+  readonly position: number
+  readonly done: DiskDone
+}
 
 export class NativeFile implements DiskFile {
   readonly #fd: number
@@ -17,6 +26,9 @@ export class NativeFile implements DiskFile {
   /** Operations under way: the descriptor is closed after them. */
   #pending = 0
   #closing = false
+  /** Writes that wait for the one on a thread: two at once would only spin on the kernel's lock of the file. */
+  #queued: QueuedWrite[] = []
+  #writing = false
   /** Makes the file's name durable; undefined when that is done. Owed until the first `datasync`. */
   #syncName: ((done: DiskDone) => void) | undefined
 
@@ -29,9 +41,10 @@ export class NativeFile implements DiskFile {
   write(buffers: readonly Uint8Array[], position: number, done: DiskDone): boolean {
     let bytes = 0
     for (const buffer of buffers) bytes += buffer.length
-    if (bytes > SYNC_WRITE_BYTES_MAX) {
+    if (this.#writing || bytes > SYNC_WRITE_BYTES_MAX) {
       this.#pending++
-      native.write(this.#fd, buffers, position, (error) => this.#finished(done, error))
+      this.#queued.push({ buffers, bytes, position, done })
+      if (!this.#writing) this.#writeQueued()
       return false
     }
     try {
@@ -41,6 +54,29 @@ export class NativeFile implements DiskFile {
       setImmediate(done, diskError(error))
       return false
     }
+  }
+
+  /** What has gathered and lies behind one another goes in one call. */
+  #writeQueued(): void {
+    const first = this.#queued[0]
+    if (first === undefined) return
+    let count = 1
+    let bytes = first.bytes
+    for (; count < this.#queued.length; count++) {
+      const next = this.#queued[count]
+      if (next === undefined || next.position !== first.position + bytes) break
+      if (bytes + next.bytes > JOINED_WRITE_BYTES_MAX) break
+      bytes += next.bytes
+    }
+    const joined = this.#queued.splice(0, count)
+    this.#writing = true
+    const buffers = count === 1 ? first.buffers : joined.flatMap((write) => write.buffers)
+    native.write(this.#fd, buffers, first.position, (error) => {
+      this.#writing = false
+      // The next is on its way before anybody hears of this one.
+      this.#writeQueued()
+      for (const { done } of joined) this.#finished(done, error)
+    })
   }
 
   tryReadVerified(

@@ -4,14 +4,30 @@
  */
 import { native } from './native.ts'
 
-/** Of the pool's four threads one is always there for what does not wait for the disk. */
+/** More at once don't make a disk faster. */
 const RUNNING_MAX = 3
+/** What libuv takes where the environment does not say. */
+const POOL_THREADS = 4
+
+/**
+ * How many may run at once in each of `shardCount` threads that share the pool: of its threads one is always there for
+ * what does not wait for the disk.
+ */
+export function syncShare(shardCount: number, poolThreads = Number(process.env['UV_THREADPOOL_SIZE'])): number {
+  const threads = poolThreads > 0 ? poolThreads : POOL_THREADS
+  return Math.max(1, Math.min(RUNNING_MAX, Math.floor((threads - 1) / shardCount)))
+}
 
 export type SyncTask = (ended: () => void) => void
 
 export class SyncGate {
+  readonly #runningMax: number
   #running = 0
   readonly #waiting: SyncTask[] = []
+
+  constructor(runningMax = RUNNING_MAX) {
+    this.#runningMax = runningMax
+  }
 
   /** `fdatasync` on a thread, now or in its turn. */
   datasync(fd: number, done: (error: unknown) => void): void {
@@ -30,7 +46,7 @@ export class SyncGate {
   }
 
   #next(): void {
-    if (this.#running >= RUNNING_MAX) return
+    if (this.#running >= this.#runningMax) return
     const task = this.#waiting.shift()
     if (task === undefined) return
     this.#running++

@@ -17,12 +17,12 @@ import {
   type VolumeRecord,
   type VolumeState,
   type VolumeView,
-  volumeId,
 } from '@holdfast/base'
 import { placeReplicas } from '@holdfast/controller'
 import { segmentBlocksFor } from '@holdfast/volume-log'
 import type { Versioned } from './cluster-view.ts'
 import type { NodeContext } from './context.ts'
+import { idInLane } from './lane-choice.ts'
 import { inSyncNeeded, placementNodes } from './placement-view.ts'
 import type { Replica } from './replica.ts'
 
@@ -95,7 +95,7 @@ export class Admin implements ClusterAdmin {
       if (placed.kind === 'impossible') throw new HoldfastError('HF_TOO_FEW_NODES', placed.reason)
       const { replicas } = placed
       const record: VolumeRecord = {
-        id: volumeId(random.hex(16)),
+        id: idInLane(random.hex(16), view, replicas),
         name,
         namespace,
         sizeBytes,
@@ -103,7 +103,7 @@ export class Admin implements ClusterAdmin {
         failureMode,
         labels,
         createdAt: timestamp(clock.wallMs()),
-        segmentBlocks: segmentBlocksFor(sizeBytes),
+        segmentBlocks: this.#context.settings.segmentBlocks ?? segmentBlocksFor(sizeBytes),
         epoch: epochOf(0),
         primary: undefined,
         inSync: replicas,

@@ -10,8 +10,9 @@ import type {
   PeerNetwork,
   Random,
   Scheduler,
+  Shard,
 } from '@holdfast/base'
-import type { CrcCache } from '@holdfast/volume-log'
+import type { CrcCache, LogSettings } from '@holdfast/volume-log'
 import type { PeerMessage } from '@holdfast/wire'
 import type { ClusterView } from './cluster-view.ts'
 import type { PeerTable } from './peer-table.ts'
@@ -48,6 +49,11 @@ export interface EngineSettings {
   readonly keepCutMs: number
   /** Bytes sent to a catching-up member and not acknowledged. */
   readonly catchUpWindowBytes: number
+  /** Blocks in a segment of volumes that are made here, whatever their size: small ones make a long life short. */
+  readonly segmentBlocks?: number | undefined
+  readonly log?: Partial<LogSettings> | undefined
+  /** Between two rounds of a log's upkeep. */
+  readonly maintenanceMs: number
 }
 
 export const defaultEngineSettings: EngineSettings = {
@@ -56,6 +62,7 @@ export const defaultEngineSettings: EngineSettings = {
   tooFewReplicasMs: 30_000,
   keepCutMs: 86_400_000,
   catchUpWindowBytes: 16 * 1024 * 1024,
+  maintenanceMs: 1_000,
 }
 
 /** Times that follow from the lease's, so that one setting scales them all. */
@@ -85,6 +92,7 @@ export interface LeaseState {
 export interface NodeContext extends EnginePorts {
   readonly self: EngineSelf
   readonly bootId: string
+  readonly shard: Shard
   readonly settings: EngineSettings
   readonly times: DerivedTimes
   readonly lease: LeaseState

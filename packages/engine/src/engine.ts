@@ -1,6 +1,6 @@
 /**
- * The brain of one node: opens the replicas the coordinator says it holds, routes messages between
- * them and the peers, keeps the beacons going, and answers the administrator.
+ * The brain of one node, or of one of its shards: opens the replicas the coordinator says it holds, routes messages
+ * between them and the peers, keeps the beacons going, and answers the administrator.
  */
 import {
   type AliveRecord,
@@ -10,7 +10,10 @@ import {
   keys,
   type NodeId,
   type NodeRecord,
+  ONLY_SHARD,
   type SessionId,
+  type Shard,
+  shardOf,
   timestamp,
   type VolumeId,
 } from '@holdfast/base'
@@ -45,6 +48,11 @@ export interface EngineOptions {
   readonly bootId: string
   readonly ports: EnginePorts
   readonly settings?: Partial<EngineSettings> | undefined
+  /**
+   * Which of the node's threads this is. An engine works only on the volumes of its shard; what the node does once
+   * (saying who it is, the controller) is done by the first. Default: the only one.
+   */
+  readonly shard?: Shard | undefined
 }
 
 export interface Engine {
@@ -86,7 +94,7 @@ class NodeEngine implements Engine {
   #stopping = false
   #registered = false
 
-  constructor({ self, bootId, ports, settings: given }: EngineOptions) {
+  constructor({ self, bootId, ports, settings: given, shard = ONLY_SHARD }: EngineOptions) {
     const settings = { ...defaultEngineSettings, ...given }
     const view = new ClusterView(ports.coordinator, ports.events)
     const peers = new PeerTable(self.node, ports.network, view, ports.clock, {
@@ -98,13 +106,14 @@ class NodeEngine implements Engine {
       ...ports,
       self,
       bootId,
+      shard,
       settings,
       times: derivedTimes(settings.leaseTtlMs),
       lease: { held: false, serial: 0 },
       view,
       peers,
       statistics: new Statistics(),
-      crcCache: new CrcCache(CRC_CACHE_BYTES),
+      crcCache: new CrcCache(CRC_CACHE_BYTES / shard.count),
     }
     this.#giver = new GrantGiver((volume, until) => {
       return this.replicas.get(volume.volume)?.promise(volume, until) ?? false
@@ -203,7 +212,7 @@ class NodeEngine implements Engine {
     if (!view.synced) return
     for (const versioned of view.volumes.values()) {
       const { record } = versioned
-      const mine = record.replicas.includes(self.node)
+      const mine = record.replicas.includes(self.node) && this.#works(record.id)
       const replica = this.replicas.get(record.id)
       if (mine && replica === undefined && !this.#removing.has(record.id) && !this.#stopping) {
         const opened = new Replica(this.#context, versioned, {
@@ -220,14 +229,24 @@ class NodeEngine implements Engine {
     this.#removeDeleted()
     this.#evaluateAll()
     this.attachments.viewChanged()
-    this.#controller.viewChanged()
+    if (this.#isFirst) this.#controller.viewChanged()
+  }
+
+  /** Whether this shard works on the volume. */
+  #works(id: VolumeId): boolean {
+    const { index, count } = this.#context.shard
+    return shardOf(id, count) === index
+  }
+
+  get #isFirst(): boolean {
+    return this.#context.shard.index === 0
   }
 
   /** Data goes only on an explicit tombstone, never because a record is missing. */
   #removeDeleted(): void {
     const { view, self, coordinator } = this.#context
     for (const { key, modRevision, record } of view.tombstones.values()) {
-      if (view.byId.has(record.id)) continue
+      if (view.byId.has(record.id) || !this.#works(record.id)) continue
       if (this.replicas.has(record.id)) this.#remove(record.id, 'the volume was removed')
       if (this.#removing.has(record.id) || !record.holders.includes(self.node)) continue
       const left = { ...record, holders: record.holders.filter((node) => node !== self.node) }
@@ -268,8 +287,8 @@ class NodeEngine implements Engine {
 
   /** Says who we are and that we live. */
   #announce(): void {
-    const { self, coordinator, disk, clock, lease, view, scheduler } = this.#context
-    if (!lease.held || this.#stopping) return
+    const { self, coordinator, disk, clock, lease, view, scheduler, shard } = this.#context
+    if (!lease.held || this.#stopping || !this.#isFirst) return
     this.#lastAliveAt = clock.now()
     const known = view.nodes.get(self.node)?.record
     const record: NodeRecord = {
@@ -280,6 +299,7 @@ class NodeEngine implements Engine {
       nbdPort: self.nbdPort,
       labels: self.labels,
       draining: known?.draining ?? false,
+      ...(shard.count === 1 ? {} : { shards: shard.count }),
     }
     const alive: AliveRecord = {
       name: self.node,
@@ -322,7 +342,7 @@ class NodeEngine implements Engine {
     }
     this.#tickReplicas()
     this.exports.tick()
-    this.#controller.tick()
+    if (this.#isFirst) this.#controller.tick()
     if (lease.held && now - this.#lastAliveAt > ALIVE_REFRESH_MS) this.#announce()
   }
 
@@ -347,23 +367,25 @@ class NodeEngine implements Engine {
     }
   }
 
-  /** Asks every node that a primary here depends on for serving grants (I8). */
+  /** Asks every shard that a primary here depends on for serving grants (I8). */
   #sendBeacons(): void {
     const { peers, clock } = this.#context
-    const scopes = new Map<NodeId, VolumeEpoch[]>()
+    const scopes = new Map<string, { readonly node: NodeId; readonly scope: VolumeEpoch[] }>()
     for (const replica of this.replicas.values()) {
       const { primary } = replica
       if (primary === undefined || primary.machine.record.replicas.length === 1) continue
       for (const node of primary.machine.record.replicas) {
         if (node === this.#context.self.node) continue
         if (primary.feed(node) === undefined && !primary.machine.record.inSync.includes(node)) continue
-        const scope = scopes.get(node)
-        if (scope === undefined) scopes.set(node, [primary.scope])
-        else scope.push(primary.scope)
+        const key = `${node}/${peers.shardAt(node, replica.volume)}`
+        const known = scopes.get(key)
+        if (known === undefined) scopes.set(key, { node, scope: [primary.scope] })
+        else known.scope.push(primary.scope)
       }
     }
-    for (const [node, scope] of scopes) {
-      const link = peers.ensure(node, 'control')
+    for (const { node, scope } of scopes.values()) {
+      const [{ volume }] = scope as [VolumeEpoch]
+      const link = peers.ensure(node, 'control', volume)
       if (link !== undefined) this.#seeker.ask(link, scope, clock.now())
     }
   }
@@ -478,6 +500,7 @@ class NodeEngine implements Engine {
 
   #linkClosed(link: Link, _side: Side): void {
     this.#giver.closed(link)
+    this.#seeker.closed(link)
     for (const replica of this.replicas.values()) replica.linkClosed(link)
     for (const session of this.#relayed.get(link)?.values() ?? []) session.close()
     this.#relayed.delete(link)

@@ -11,6 +11,7 @@ import {
   HoldfastError,
   type SessionId,
   sessionId,
+  shardOf,
   type VolumeId,
   type VolumeRecord,
 } from '@holdfast/base'
@@ -57,6 +58,13 @@ export class Exports implements ExportCatalog {
   find(name: string): ExportInfo | undefined {
     const record = this.#record(name)
     return record === undefined ? undefined : infoOf(record)
+  }
+
+  away(name: string): number | undefined {
+    const { index, count } = this.#context.shard
+    const record = this.#record(name)
+    const shard = record === undefined ? index : shardOf(record.id, count)
+    return shard === index ? undefined : shard
   }
 
   open(name: string, completion: Completion): ExportSession {
@@ -180,7 +188,7 @@ export class Exports implements ExportCatalog {
       // The last primary may serve on without a key (I8): a relay that still works is kept.
       return volume.relay
     }
-    const link = this.#context.peers.ensure(holder.node, 'data')
+    const link = this.#context.peers.ensure(holder.node, 'data', id)
     const { relay } = volume
     if (relay !== undefined && relay.link === link && relay.epoch === holder.epoch) return relay
     this.#dropRelay(volume)

@@ -1,5 +1,6 @@
 /**
- * Serving grants between pairs of nodes (I8): asked for by a primary's node, given by a member's.
+ * Serving grants between pairs of shards (I8): asked for by a primary's shard, given by a member's. Who promises not to stand
+ * and who would stand are one thread.
  *
  * A grant counts at the primary from when the question left, and at the member from when it came, so
  * the primary's view of it always ends first; the clocks' rates may differ by `CLOCK_RATE_MARGIN`.
@@ -10,7 +11,7 @@ import type { Link } from './peer-table.ts'
 
 /** Share of a promised time, a grant's or a lease's, that whoever relies on it does not count on. */
 export const CLOCK_RATE_MARGIN = 0.1
-/** Questions without an answer that are remembered per node. */
+/** Questions without an answer that are remembered per link. */
 const ASKED_MAX = 16
 
 interface Asked {
@@ -20,7 +21,6 @@ interface Asked {
 }
 
 interface Seeking {
-  link: Link
   scopeKey: string
   scope: readonly VolumeEpoch[]
   version: number
@@ -29,7 +29,7 @@ interface Seeking {
 
 /** The primary's side. */
 export class GrantSeeker {
-  readonly #nodes = new Map<NodeId, Seeking>()
+  readonly #links = new Map<Link, Seeking>()
   readonly #granted: (node: NodeId, volume: VolumeEpoch, until: Instant) => void
   #seq = 0
 
@@ -37,12 +37,12 @@ export class GrantSeeker {
     this.#granted = granted
   }
 
-  /** Asks the node at the other end for grants on `scope`. */
+  /** Asks the shard at the other end for grants on `scope`. */
   ask(link: Link, scope: readonly VolumeEpoch[], now: Instant): void {
-    let seeking = this.#nodes.get(link.node)
-    if (seeking === undefined || seeking.link !== link) {
-      seeking = { link, scopeKey: '', scope: [], version: 0, asked: [] }
-      this.#nodes.set(link.node, seeking)
+    let seeking = this.#links.get(link)
+    if (seeking === undefined) {
+      seeking = { scopeKey: '', scope: [], version: 0, asked: [] }
+      this.#links.set(link, seeking)
     }
     const scopeKey = scope.map(({ volume, epoch }) => `${volume}:${epoch}`).join()
     if (scopeKey !== seeking.scopeKey) {
@@ -58,8 +58,8 @@ export class GrantSeeker {
   }
 
   answered(link: Link, grant: GrantMessage): void {
-    const seeking = this.#nodes.get(link.node)
-    if (seeking === undefined || seeking.link !== link) return
+    const seeking = this.#links.get(link)
+    if (seeking === undefined) return
     const index = seeking.asked.findIndex((asked) => asked.seq === grant.seq)
     const asked = seeking.asked[index]
     if (asked === undefined) return
@@ -69,6 +69,10 @@ export class GrantSeeker {
     for (const volume of asked.scope) {
       if (!refused.has(volume.volume)) this.#granted(link.node, volume, until)
     }
+  }
+
+  closed(link: Link): void {
+    this.#links.delete(link)
   }
 }
 

@@ -10,6 +10,9 @@ import {
   type PeerChannel,
   type PeerLink,
   type PeerNetwork,
+  shardCount,
+  shardOf,
+  type VolumeId,
 } from '@holdfast/base'
 import type { PeerMessage } from '@holdfast/wire'
 import type { ClusterView } from './cluster-view.ts'
@@ -65,9 +68,18 @@ export class PeerTable {
     }))
   }
 
-  /** The open link to a node, or undefined while it is being dialled. Ask again later. */
-  ensure(node: NodeId, channel: PeerChannel): Link | undefined {
-    const key = `${channel}/${node}`
+  /** Which thread of that node works on the volume. */
+  shardAt(node: NodeId, volume: VolumeId): number {
+    return shardOf(volume, shardCount(this.#view.nodes.get(node)?.record))
+  }
+
+  /**
+   * The open link to the thread of a node that works on the volume, or undefined while it is being dialled. Ask again
+   * later.
+   */
+  ensure(node: NodeId, channel: PeerChannel, volume: VolumeId): Link | undefined {
+    const shard = this.shardAt(node, volume)
+    const key = `${channel}/${node}/${shard}`
     let dial = this.#dials.get(key)
     if (dial?.link !== undefined) return dial.link
     if (dial === undefined) {
@@ -76,7 +88,7 @@ export class PeerTable {
     }
     const now = this.#clock.now()
     if (dial.abandon === undefined && now >= dial.nextDialAt && !this.#closed) {
-      this.#dial(dial, node, channel)
+      this.#dial(dial, node, channel, shard)
     }
     return undefined
   }
@@ -91,10 +103,10 @@ export class PeerTable {
     for (const dial of this.#dials.values()) dial.abandon?.()
   }
 
-  #dial(dial: Dial, node: NodeId, channel: PeerChannel): void {
+  #dial(dial: Dial, node: NodeId, channel: PeerChannel, shard: number): void {
     const record = this.#view.nodes.get(node)?.record
     if (record === undefined || node === this.#self) return
-    const address = { node, host: record.host, port: record.peerPort }
+    const address = { node, host: record.host, port: record.peerPort, shard }
     dial.abandon = this.#network.dial(address, channel, {
       opened: (link) => {
         dial.link = link

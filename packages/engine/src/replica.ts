@@ -46,8 +46,6 @@ type Role =
 const RESUBSCRIBE_MS = 20
 /** One end could not go on: asked again after a while. */
 const TROUBLED_RETRY_MS = 1_000
-/** The log's upkeep runs about once a second. */
-const MAINTENANCE_MS = 1_000
 const NO_SPACE_RETRY_MS = 5_000
 /** A copy whose disk failed is opened again after so long, then after longer and longer. */
 const REOPEN_MS_MIN = 2_000
@@ -113,7 +111,8 @@ export class Replica {
     const path = `volumes/${id}`
     const wallMs = (): number => clock.wallMs()
     const ports = { disk, checksum, scheduler, events, bootId, crcCache, wallMs }
-    openReplicaLog({ ...ports, path, volume: id, segmentBlocks, sizeBytes }, (error, log, report) => {
+    const settings = this.#context.settings.log
+    openReplicaLog({ ...ports, path, volume: id, segmentBlocks, sizeBytes, settings }, (error, log, report) => {
       if (this.#role.kind === 'closed') {
         if (log === undefined) this.#closedOpening?.()
         else log.close(false, () => this.#closedOpening?.())
@@ -207,7 +206,7 @@ export class Replica {
       this.#fail(`the log failed: ${this.#log.failure?.message ?? 'unknown'}`)
     }
     const now = this.#context.clock.now()
-    if (now - this.#maintainedAt >= MAINTENANCE_MS) {
+    if (now - this.#maintainedAt >= this.#context.settings.maintenanceMs) {
       this.#maintainedAt = now
       this.#log?.maintenance()
     }
@@ -466,7 +465,7 @@ export class Replica {
     // The record must name that reign; the key alone may be newer than what we know.
     if (record.epoch !== reign || log.lastEpoch > reign) return
     if (this.#lastFollower?.busy === true || this.#context.clock.now() < this.#retryAt) return
-    const link = this.#context.peers.ensure(primary, 'data')
+    const link = this.#context.peers.ensure(primary, 'data', this.volume)
     if (link === undefined) return
     if (log.state === 'ok' && log.canAppend() === 'no-space') {
       this.#retryAt = after(this.#context.clock.now(), NO_SPACE_RETRY_MS)
@@ -524,7 +523,7 @@ export class Replica {
       let asked = true
       for (const node of record.inSync) {
         if (node === self.node || this.#answers.has(node)) continue
-        const link = peers.ensure(node, 'control')
+        const link = peers.ensure(node, 'control', this.volume)
         link?.send({ type: 'status-request', volume: this.volume, epoch: record.epoch })
         asked &&= link !== undefined
       }
@@ -649,7 +648,9 @@ export class Replica {
         if (this.#role.kind === 'primary' && this.#role.primary === primary) this.#renewLease(this.#role)
       },
     })
-    for (const node of record.inSync) if (node !== self.node) this.#context.peers.ensure(node, 'control')
+    for (const node of record.inSync) {
+      if (node !== self.node) this.#context.peers.ensure(node, 'control', this.volume)
+    }
     this.#setRole({ kind: 'primary', primary, leaseSerial })
     this.tick()
     primary.start()

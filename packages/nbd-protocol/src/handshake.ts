@@ -23,19 +23,34 @@ export const BASE_ALLOCATION_ID = 1
 const BASE_ALLOCATION = 'base:allocation'
 
 /** What was agreed on when the transmission phase begins. */
-export interface Agreement {
-  readonly session: ExportSession
+export interface Terms {
   readonly structuredReplies: boolean
   readonly extendedHeaders: boolean
   /** `base:allocation` was selected for this export. */
   readonly blockStatus: boolean
 }
 
+export interface Agreement extends Terms {
+  readonly session: ExportSession
+}
+
+/** The same where another shard opens the session. */
+export interface AwayAgreement extends Terms {
+  readonly shard: number
+  readonly exportName: string
+}
+
 export type HandshakeState =
   | { readonly kind: 'negotiating' }
   | { readonly kind: 'transmission'; readonly agreement: Agreement }
+  /** Transmission begins elsewhere, once what there is has been sent. */
+  | { readonly kind: 'away'; readonly agreement: AwayAgreement }
   /** Send what there is, then close. */
   | { readonly kind: 'ended'; readonly reason: string }
+
+type Opened =
+  | { readonly info: ExportInfo; readonly session: ExportSession }
+  | { readonly info: ExportInfo; readonly shard: number }
 
 export class Handshake {
   readonly #catalog: ExportCatalog
@@ -223,16 +238,16 @@ export class Handshake {
       this.#end('malformed NBD_OPT_EXPORT_NAME')
       return
     }
-    const session = this.#open(name)
-    if (session === undefined) {
+    const opened = this.#open(name)
+    if (opened === undefined) {
       this.#end('no such export')
       return
     }
     const reply = new Uint8Array(this.#noZeroes ? 10 : 134)
-    writeU64(reply, 0, session.info.sizeBytes)
-    writeU16(reply, 8, this.#transmissionFlags(session.info))
+    writeU64(reply, 0, opened.info.sizeBytes)
+    writeU16(reply, 8, this.#transmissionFlags(opened.info))
     this.#out.raw(reply)
-    this.#begin(session)
+    this.#begin(opened)
   }
 
   #infoOrGo(option: number, data: Uint8Array): void {
@@ -241,8 +256,8 @@ export class Handshake {
       this.#out.error(option, nbd.NBD_REP_ERR_INVALID, 'malformed option data')
       return
     }
-    const session = option === nbd.NBD_OPT_GO ? this.#open(request.name) : undefined
-    const info = option === nbd.NBD_OPT_GO ? session?.info : this.#catalog.find(request.name)
+    const opened = option === nbd.NBD_OPT_GO ? this.#open(request.name) : undefined
+    const info = option === nbd.NBD_OPT_GO ? opened?.info : this.#catalog.find(request.name)
     if (info === undefined) {
       this.#out.error(option, nbd.NBD_REP_ERR_UNKNOWN, 'no such export')
       return
@@ -254,7 +269,7 @@ export class Handshake {
     }
     if (request.wants(nbd.NBD_INFO_BLOCK_SIZE)) this.#out.blockSizeInfo(option)
     this.#out.acknowledge(option)
-    if (session !== undefined) this.#begin(session)
+    if (opened !== undefined) this.#begin(opened)
   }
 
   #metaContext(option: number, data: Uint8Array): void {
@@ -286,25 +301,31 @@ export class Handshake {
     this.#out.acknowledge(option)
   }
 
-  #open(name: string): ExportSession | undefined {
-    if (this.#catalog.find(name) === undefined) return undefined
+  #open(name: string): Opened | undefined {
+    const info = this.#catalog.find(name)
+    if (info === undefined) return undefined
+    const shard = this.#catalog.away?.(name)
+    if (shard !== undefined) return { info, shard }
     try {
-      return this.#catalog.open(name, this.#completion)
+      const session = this.#catalog.open(name, this.#completion)
+      return { info: session.info, session }
     } catch (error) {
       if (isHoldfastError(error)) return undefined
       throw error
     }
   }
 
-  #begin(session: ExportSession): void {
-    this.#state = {
-      kind: 'transmission',
-      agreement: {
-        session,
-        structuredReplies: this.#structuredReplies || this.#extendedHeaders,
-        extendedHeaders: this.#extendedHeaders,
-        blockStatus: this.#contextExport === session.info.name,
-      },
+  #begin(opened: Opened): void {
+    const terms = {
+      structuredReplies: this.#structuredReplies || this.#extendedHeaders,
+      extendedHeaders: this.#extendedHeaders,
+      blockStatus: this.#contextExport === opened.info.name,
+    }
+    if ('session' in opened) {
+      this.#state = { kind: 'transmission', agreement: { session: opened.session, ...terms } }
+    } else {
+      const { shard, info } = opened
+      this.#state = { kind: 'away', agreement: { shard, exportName: info.name, ...terms } }
     }
   }
 

@@ -1,5 +1,5 @@
 export { BufferPool } from './buffer-pool.ts'
-export { type Agreement, Handshake, type HandshakeState } from './handshake.ts'
+export { type Agreement, type AwayAgreement, Handshake, type HandshakeState, type Terms } from './handshake.ts'
 export type { ReplyQueue } from './reply-queue.ts'
 export {
   LARGE_PAYLOAD_BYTES,

@@ -1,16 +1,18 @@
 /**
- * One client: its socket, handshake and transmission.
+ * One client: its socket, handshake and transmission. Where another shard works on the volume, the connection goes there
+ * after the handshake, and begins there with the transmission.
  *
  * Replies leave at the end of each chunk of input, or of the turn in which the storage completed
  * requests, in one write. At most one write is under way: while the client does not take its
  * replies they gather in the reply queue, whose size stops the reading (backpressure).
  */
-import type { Socket } from 'node:net'
+import { Socket } from 'node:net'
 import { copyBytes } from '@holdfast/base'
-import type { Errno, ExportCatalog } from '@holdfast/base'
-import { type ByteSink, openForReading, readByEvents } from '@holdfast/direct-socket'
+import type { Completion, Errno, ExportCatalog } from '@holdfast/base'
+import { type ByteSink, giveAway, openDescriptor, openForReading, readByEvents } from '@holdfast/direct-socket'
 import {
   type Agreement,
+  type AwayAgreement,
   type BufferPool,
   Handshake,
   Transmission,
@@ -36,6 +38,16 @@ export interface ConnectionContext {
   readonly directReads: boolean
   /** Called once per connection; `problem` is undefined after an orderly end. */
   closed(connection: Connection, problem: string | undefined): void
+  /** The connection goes on at another shard, and is closed here no more. */
+  left(connection: Connection, handed: HandedConnection): void
+}
+
+/** A connection on its way to the shard that its handshake named; plain data but for the descriptor, which goes with it. */
+export interface HandedConnection {
+  readonly fd: number
+  readonly agreement: AwayAgreement
+  /** What the client has sent since the handshake, as far as it was read. */
+  readonly unread: Uint8Array
 }
 
 /** Handshake replies that a client may leave untaken before it is read no further. */
@@ -44,8 +56,10 @@ const HANDSHAKE_OUTPUT_BYTES_MAX = 1024 * 1024
 export class Connection implements ByteSink, TransmissionHost {
   readonly #context: ConnectionContext
   readonly #socket: Socket
-  readonly #handshake: Handshake
-  readonly #handshakeTimer: NodeJS.Timeout
+  readonly #handshake: Handshake | undefined
+  readonly #handshakeTimer: NodeJS.Timeout | undefined
+  /** Where it goes once the client has taken the last reply of the handshake. */
+  #leaving: Omit<HandedConnection, 'fd'> | undefined
   #transmission: Transmission | undefined
   /** The payload buffer that is read to now; never set where 'data' events are used. */
   #target: Uint8Array | undefined
@@ -61,18 +75,22 @@ export class Connection implements ByteSink, TransmissionHost {
   #closed = false
   #problem: string | undefined
 
-  constructor(accepted: Socket, context: ConnectionContext) {
+  /** @throws HoldfastError where the export of a connection from another shard can't be opened (any more). */
+  constructor(origin: Socket | HandedConnection, context: ConnectionContext) {
     this.#context = context
-    this.#handshake = new Handshake(context.catalog, (token, error) =>
-      this.#completed(token, error),
-    )
-    this.#handshakeTimer = setTimeout(() => {
-      context.counters.handshakeTimeouts++
-      this.#destroy('handshake timed out')
-    }, context.limits.handshakeTimeoutMs)
-    this.#socket = context.directReads
-      ? openForReading(accepted, this)
-      : readByEvents(accepted, this)
+    const completion: Completion = (token, error) => this.#completed(token, error)
+    if (origin instanceof Socket) {
+      this.#handshake = new Handshake(context.catalog, completion)
+      this.#handshakeTimer = setTimeout(() => {
+        context.counters.handshakeTimeouts++
+        this.#destroy('handshake timed out')
+      }, context.limits.handshakeTimeoutMs)
+      this.#socket = context.directReads ? openForReading(origin, this) : readByEvents(origin, this)
+    } else {
+      const { fd, agreement } = origin
+      this.#begin({ ...agreement, session: context.catalog.open(agreement.exportName, completion) })
+      this.#socket = openDescriptor(fd, this)
+    }
     this.#socket.on('end', () => this.#ended())
     this.#socket.on('error', (error) => {
       // Clients are free to go without taking the answer to their last option or to DISC.
@@ -82,7 +100,8 @@ export class Connection implements ByteSink, TransmissionHost {
     this.#socket.on('close', () => this.#cleanUp())
     this.#socket.setNoDelay(true)
     this.#socket.setKeepAlive(true, context.limits.keepAliveMs)
-    this.#sendHandshake()
+    if (origin instanceof Socket) this.#sendHandshake()
+    else if (origin.unread.length > 0) this.bytesRead(origin.unread.length, origin.unread)
   }
 
   /**
@@ -90,7 +109,7 @@ export class Connection implements ByteSink, TransmissionHost {
    */
   shutDown(): void {
     this.#shuttingDown = true
-    this.#handshake.shutDown()
+    this.#handshake?.shutDown()
     this.#transmission?.shutDown()
     if (this.#transmission === undefined) this.#destroy('server is shutting down')
     else this.#closeIfDone()
@@ -125,6 +144,7 @@ export class Connection implements ByteSink, TransmissionHost {
 
   #negotiate(buffer: Uint8Array, count: number): void {
     const handshake = this.#handshake
+    if (handshake === undefined || this.#leaving !== undefined) return
     const taken = this.#guarded(() => handshake.receive(buffer, 0, count))
     this.#sendHandshake()
     const { state } = handshake
@@ -135,7 +155,27 @@ export class Connection implements ByteSink, TransmissionHost {
       clearTimeout(this.#handshakeTimer)
       const transmission = this.#begin(state.agreement)
       if (taken !== undefined && taken < count) this.#parse(transmission, buffer, taken, count)
+    } else if (state.kind === 'away') {
+      this.#paused = true
+      this.#socket.pause()
+      this.#leaving = { agreement: state.agreement, unread: copyBytes(buffer, taken ?? count, count) }
+      // Not from inside the read that this is: it may still want to stop reading.
+      process.nextTick(() => this.#leaveIfSent())
     }
+  }
+
+  #leaveIfSent(): void {
+    const leaving = this.#leaving
+    if (leaving === undefined || this.#closed || this.#socket.writableLength > 0) return
+    // Only where chunks come as events can some have been read that nobody has seen.
+    const later = this.#socket.read() as Buffer | null
+    const unread = later === null ? leaving.unread : Buffer.concat([leaving.unread, later])
+    const fd = giveAway(this.#socket)
+    // What could not be given away is closed, and cleans up.
+    if (fd === undefined) return
+    clearTimeout(this.#handshakeTimer)
+    this.#closed = true
+    this.#context.left(this, { ...leaving, unread, fd })
   }
 
   #begin(agreement: Agreement): Transmission {
@@ -244,7 +284,9 @@ export class Connection implements ByteSink, TransmissionHost {
   readonly #written = (): void => {
     if (this.#closed || this.#socket.writableLength > 0) return
     const transmission = this.#transmission
-    if (transmission === undefined) {
+    if (this.#leaving !== undefined) {
+      this.#leaveIfSent()
+    } else if (transmission === undefined) {
       this.#resume()
     } else if (this.#writing) {
       this.#writing = false
@@ -255,7 +297,7 @@ export class Connection implements ByteSink, TransmissionHost {
   }
 
   #sendHandshake(): void {
-    const output = this.#handshake.takeOutput()
+    const output = this.#handshake?.takeOutput()
     if (output === undefined) return
     this.#socket.write(output, this.#written)
     if (this.#socket.writableLength > HANDSHAKE_OUTPUT_BYTES_MAX) this.#pause()

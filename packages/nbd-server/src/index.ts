@@ -1,3 +1,4 @@
+export type { HandedConnection } from './connection.ts'
 export { type NbdCounters, newNbdCounters } from './counters.ts'
 export { defaultLimits, type NbdLimits } from './limits.ts'
 export type { NbdListener } from './listeners.ts'

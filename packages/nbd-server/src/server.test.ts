@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { errno } from '@holdfast/base'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import type { HandedConnection } from './connection.ts'
 import type { NbdLimits } from './limits.ts'
 import type { NbdListener } from './listeners.ts'
 import { type NbdServer, startNbdServer } from './server.ts'
@@ -290,6 +291,122 @@ describe('the end', () => {
     await server.close()
     expect(memory.openSessions).toBe(0)
     expect(server.counters.connections).toBe(0)
+  })
+})
+
+describe.each(['unix', 'tcp'])('a connection over %s to an export of another shard', (kind) => {
+  /** Two servers as two threads would have them: the second one's catalog knows the export `known` ms later. */
+  async function pair(
+    memory: MemoryExport,
+    { limits = {}, knownMs = 0, directReads = true }: { limits?: Partial<NbdLimits>; knownMs?: number; directReads?: boolean } = {},
+  ): Promise<readonly [NbdServer, NbdServer]> {
+    const catalog = new MemoryCatalog(memory)
+    const knownAt = performance.now() + knownMs
+    const away = {
+      list: () => catalog.list(),
+      find: (name: string) => catalog.find(name),
+      away: () => 1,
+      open: (): never => {
+        throw new Error('opened where it is away')
+      },
+    }
+    const late = {
+      list: () => catalog.list(),
+      find: (name: string) => (performance.now() < knownAt ? undefined : catalog.find(name)),
+      open: (...args: Parameters<MemoryCatalog['open']>) => catalog.open(...args),
+    }
+    const adoptedClosed = (): void => first.returned()
+    const second = await startNbdServer({ catalog: late, listeners: [], limits, adoptedClosed })
+    servers.push(second)
+    const listeners = [kind === 'tcp' ? { host: '127.0.0.1', port: 0 } : { path: join(folder, 'nbd.sock') }]
+    const handOver = (handed: HandedConnection): void => second.adopt(structuredClone(handed))
+    const first = await startNbdServer({ catalog: away, listeners, limits, handOver, directReads })
+    servers.push(first)
+    return [first, second]
+  }
+
+  test.each([true, false])('goes there with what was sent behind the handshake; direct reads: %s', async (directReads) => {
+    const memory = new MemoryExport('vol', SIZE)
+    const [first, second] = await pair(memory, { knownMs: 50, directReads })
+    const client = new Client(first.addresses[0] as NbdListener)
+    await client.take(18)
+    const option = Buffer.alloc(20)
+    option.writeUInt32BE(3, 0)
+    option.write('IHAVEOPT', 4)
+    option.writeUInt32BE(1, 12)
+    const payload = pattern(300_000, 5)
+    client.socket.write(Buffer.concat([option, header(WRITE, 1, 7, payload.length), payload]))
+    await client.take(10)
+    expect(await client.reply()).toEqual([0, 1])
+    client.socket.write(header(READ, 2, 7, payload.length))
+    expect(await client.reply()).toEqual([0, 2])
+    expect((await client.take(payload.length)).equals(payload)).toBe(true)
+    expect(memory.openSessions).toBe(1)
+    expect([first.counters, second.counters].map(({ connections, requests }) => [connections, requests])).toEqual([[1, 0], [0, 2]])
+    client.socket.write(header(DISC, 3))
+    await client.untilClosed()
+    await until(() => memory.openSessions === 0 && first.counters.connections === 0)
+  })
+
+  test('counts where it was accepted', async () => {
+    const [first, second] = await pair(new MemoryExport('vol', SIZE), { limits: { connectionsMax: 1 } })
+    const client = await Client.ready(first.addresses[0] as NbdListener)
+    client.socket.write(header(FLUSH, 1))
+    await client.reply()
+    const refused = new Client(first.addresses[0] as NbdListener)
+    await refused.untilClosed()
+    client.socket.destroy()
+    await until(() => first.counters.connections === 0)
+    await Client.ready(first.addresses[0] as NbdListener)
+    expect(first.counters).toMatchObject({ connections: 1, connectionsAccepted: 2, connectionsRefused: 1 })
+    expect(second.counters).toMatchObject({ connections: 0, connectionsAccepted: 0 })
+  })
+
+  test('ends in order there when both close', async () => {
+    const memory = new MemoryExport('vol', SIZE, { held: true })
+    const [first, second] = await pair(memory)
+    const client = await Client.ready(first.addresses[0] as NbdListener)
+    client.socket.write(header(FLUSH, 1))
+    await until(() => second.counters.requests === 1)
+    await first.close()
+    const closed = second.close()
+    client.socket.write(header(FLUSH, 2))
+    expect(await client.reply()).toEqual([errno.ESHUTDOWN, 2])
+    memory.release()
+    expect(await client.reply()).toEqual([0, 1])
+    await closed
+    await client.untilClosed()
+    expect(memory.openSessions).toBe(0)
+  })
+
+  test.each([0, 50])('that the client resets meanwhile ends quietly; the export is known after %i ms', async (knownMs) => {
+    const memory = new MemoryExport('vol', SIZE)
+    const [first] = await pair(memory, { knownMs })
+    for (let i = 0; i < 20; i++) {
+      const client = new Client(first.addresses[0] as NbdListener)
+      await client.take(18)
+      const option = Buffer.alloc(20)
+      option.writeUInt32BE(3, 0)
+      option.write('IHAVEOPT', 4)
+      option.writeUInt32BE(1, 12)
+      client.socket.write(option)
+      if (i % 2 === 0) await client.take(10)
+      if (kind === 'tcp') client.socket.resetAndDestroy()
+      else client.socket.destroy()
+    }
+    await sleep(knownMs)
+    await until(() => first.counters.connections === 0)
+    expect(memory.openSessions).toBe(0)
+  })
+
+  test('is dropped where the export is gone when it comes', async () => {
+    const memory = new MemoryExport('vol', SIZE)
+    const [first, second] = await pair(memory, { knownMs: 60_000 })
+    const client = await Client.ready(first.addresses[0] as NbdListener)
+    expect(first.counters.connections).toBe(1)
+    await second.close()
+    await client.untilClosed()
+    expect(first.counters.connections).toBe(0)
   })
 })
 

@@ -42,6 +42,8 @@ export class FrameReader implements ByteSink {
   #final = false
   #expectLarge = false
   #ended = false
+  /** What came after `end`, where somebody else will read it. */
+  #unread: Buffer | undefined
 
   constructor(handler: FrameHandler) {
     this.#handler = handler
@@ -50,6 +52,17 @@ export class FrameReader implements ByteSink {
   /** Nothing more is handed over. */
   end(): void {
     this.#ended = true
+  }
+
+  /** Ends after the message that is being handed over: what has come behind it is for another reader. */
+  leave(): void {
+    this.#ended = true
+    this.#unread = Buffer.alloc(0)
+  }
+
+  /** After `leave`, once the read under way has ended. */
+  get unread(): Buffer {
+    return this.#unread ?? Buffer.alloc(0)
   }
 
   readBuffer(): Uint8Array {
@@ -63,7 +76,7 @@ export class FrameReader implements ByteSink {
   }
 
   bytesRead(count: number, buffer: Uint8Array): boolean {
-    if (this.#ended) return true
+    if (this.#ended && this.#unread === undefined) return true
     try {
       const fragment = this.#fragment
       if (fragment !== undefined && buffer === this.#direct) {
@@ -96,6 +109,7 @@ export class FrameReader implements ByteSink {
       at += part
       if (this.#filled === fragment.length) this.#frameEnded(fragment)
     }
+    if (this.#unread !== undefined) this.#unread = Buffer.concat([this.#unread, bytes.subarray(at, end)])
   }
 
   /** Byte by byte, since a head is a few bytes that may end anywhere. Returns where it went on to. */

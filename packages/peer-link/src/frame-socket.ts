@@ -1,6 +1,6 @@
 /** A connection after its WebSocket handshake, read and written past ws: frames in, frames out. */
 import type { Socket } from 'node:net'
-import { takeOver } from '@holdfast/direct-socket'
+import { type ByteSink, giveAway, openDescriptor, takeOver } from '@holdfast/direct-socket'
 import type { WebSocket } from 'ws'
 import { OPCODE, wholeFrame } from './frame.ts'
 import { type FrameHandler, FrameReader } from './frame-reader.ts'
@@ -20,12 +20,11 @@ export class FrameSocket implements FrameHandler {
   #handler: FrameSocketHandler
   #reason: string | undefined
 
-  /** To be made where ws says that the connection is open, before the turn ends. */
-  constructor(webSocket: WebSocket, used: Socket, isClient: boolean, handler: FrameSocketHandler) {
+  private constructor(open: (sink: ByteSink) => Socket, isClient: boolean, handler: FrameSocketHandler) {
     this.isClient = isClient
     this.#handler = handler
     this.#reader = new FrameReader(this)
-    this.socket = takeOver(used, this.#reader)
+    this.socket = open(this.#reader)
     this.socket.setNoDelay(true)
     this.socket.on('error', (error) => {
       this.#reason ??= error.message
@@ -35,8 +34,38 @@ export class FrameSocket implements FrameHandler {
       this.#reader.end()
       this.#handler.closed(this.#reason ?? 'connection closed')
     })
+  }
+
+  /** To be called where ws says that the connection is open, before the turn ends. */
+  static take(webSocket: WebSocket, used: Socket, isClient: boolean, handler: FrameSocketHandler): FrameSocket {
+    const frames = new FrameSocket((sink) => takeOver(used, sink), isClient, handler)
     // It has a socket of its own no more.
-    if (this.socket !== used) webSocket.terminate()
+    if (frames.socket !== used) webSocket.terminate()
+    return frames
+  }
+
+  /** Goes on with an accepted connection that another thread has read up to here. */
+  static adopt(fd: number, handler: FrameSocketHandler): FrameSocket {
+    return new FrameSocket((sink) => openDescriptor(fd, sink), false, handler)
+  }
+
+  /**
+   * From inside `message` of the handler: no more is read here. `left` gets the descriptor and what has been read behind
+   * that message; nothing of it where the connection has closed.
+   */
+  leave(left: (fd: number, unread: Uint8Array) => void): void {
+    this.#reader.leave()
+    this.#handler = { message: () => {}, closed: () => {} }
+    process.nextTick(() => {
+      const { unread } = this.#reader
+      const fd = giveAway(this.socket)
+      if (fd !== undefined) left(fd, unread)
+    })
+  }
+
+  /** What another thread had read already. */
+  feed(unread: Uint8Array): void {
+    if (unread.length > 0) this.#reader.bytesRead(unread.length, unread)
   }
 
   get open(): boolean {

@@ -1,5 +1,8 @@
 export {
   createPeerNetwork,
+  createShardNetwork,
+  type HandedLink,
   type ListeningPeerNetwork,
   type PeerNetworkOptions,
+  type ShardNetwork,
 } from './peer-network.ts'

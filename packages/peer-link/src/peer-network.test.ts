@@ -2,7 +2,7 @@ import type { PeerChannel, PeerLink } from '@holdfast/base'
 import { epoch, incarnation, lsn, nodeId, volumeId } from '@holdfast/base'
 import type { PeerMessage } from '@holdfast/wire'
 import { afterEach, describe, expect, it } from 'vitest'
-import { createPeerNetwork, type ListeningPeerNetwork } from './peer-network.ts'
+import { createPeerNetwork, createShardNetwork, type ListeningPeerNetwork, type ShardNetwork } from './peer-network.ts'
 
 const scope = { volume: volumeId('00112233aabbccdd'), epoch: epoch(3) }
 const append = (at: number, payload: readonly Uint8Array[]): PeerMessage => {
@@ -11,7 +11,7 @@ const append = (at: number, payload: readonly Uint8Array[]): PeerMessage => {
 const bytes = (length: number, seed: number): Uint8Array =>
   Uint8Array.from({ length }, (_, i) => (Math.imul(i + seed, 2_654_435_761) >>> 13) & 0xff)
 
-const networks: ListeningPeerNetwork[] = []
+const networks: ShardNetwork[] = []
 afterEach(async () => {
   for (const network of networks.splice(0)) await network.close()
 })
@@ -50,7 +50,7 @@ async function linked(channel: PeerChannel = 'data'): Promise<readonly [End, End
   })
   const dialled = await new Promise<End>((resolve, reject) => {
     let here: End | undefined
-    a.dial({ node: nodeId('b'), ...b.address }, channel, {
+    a.dial({ node: nodeId('b'), shard: 0, ...b.address }, channel, {
       opened: (link) => {
         here = end(link)
         resolve(here)
@@ -129,12 +129,92 @@ describe('links', () => {
     const [a, b] = [await network('a'), await network('b', 'another')]
     b.accept(() => ({ opened: () => {}, message: () => {}, closed: () => {} }))
     const reason = await new Promise<string>((resolve) => {
-      a.dial({ node: nodeId('b'), ...b.address }, 'data', {
+      a.dial({ node: nodeId('b'), shard: 0, ...b.address }, 'data', {
         opened: () => resolve('opened'),
         message: () => {},
         closed: (_link, why) => resolve(why),
       })
     })
     expect(reason).not.toBe('opened')
+  })
+})
+
+describe('a link to another shard', () => {
+  const events = { event: () => {} }
+  const accepting = (shard: ShardNetwork, ends: End[]): void => {
+    shard.accept((link) => {
+      const here = end(link)
+      ends.push(here)
+      return {
+        opened: () => {},
+        message: (_link, message) => here.got.push(message),
+        closed: (_link, reason) => {
+          here.closed = reason
+        },
+      }
+    })
+  }
+  /** A node with two shards, as two threads would have them. */
+  async function sharded(): Promise<{ first: ListeningPeerNetwork; ends: readonly [End[], End[]] }> {
+    const self = { node: nodeId('b'), incarnation: incarnation('b-1'), cluster: 'c' }
+    const second = createShardNetwork({ self, events, shard: { index: 1, count: 2 } })
+    const first = await createPeerNetwork({
+      ...{ self, events, listen: { host: '127.0.0.1', port: 0 }, shard: { index: 0, count: 2 } },
+      handOver: (handed) => second.adopt(structuredClone(handed)),
+    })
+    networks.push(first, second)
+    const ends: [End[], End[]] = [[], []]
+    accepting(first, ends[0])
+    accepting(second, ends[1])
+    return { first, ends }
+  }
+  async function dialled(from: ShardNetwork, to: ListeningPeerNetwork, shard: number): Promise<End | string> {
+    return new Promise((resolve) => {
+      let here: End | undefined
+      from.dial({ node: nodeId('b'), shard, ...to.address }, 'data', {
+        opened: (link) => {
+          here = end(link)
+          resolve(here)
+        },
+        message: (_link, message) => here?.got.push(message),
+        closed: (_link, reason) => {
+          if (here === undefined) resolve(reason)
+          else here.closed = reason
+        },
+      })
+    })
+  }
+
+  it.each([0, 1])('is accepted by shard %i, where it carries messages both ways', async (shard) => {
+    const { first, ends } = await sharded()
+    const here = (await dialled(await network('a'), first, shard)) as End
+    await until(() => ends[shard]?.length === 1)
+    expect(ends[1 - shard]).toEqual([])
+    const there = ends[shard]?.[0] as End
+    const payload = bytes(300_000, 3)
+    for (const { link } of [here, there]) link.send(append(9, [payload]))
+    await until(() => here.got.length === 1 && there.got.length === 1)
+    for (const { got } of [here, there]) expect(joined(got[0]).equals(payload)).toBe(true)
+    here.link.close('test')
+    await until(() => there.closed !== undefined)
+  })
+
+  it('can begin at a shard that does not listen', async () => {
+    const { first, ends } = await sharded()
+    const self = { node: nodeId('a'), incarnation: incarnation('a-1'), cluster: 'c' }
+    const third = createShardNetwork({ self, events, shard: { index: 2, count: 3 } })
+    networks.push(third)
+    const here = (await dialled(third, first, 1)) as End
+    await until(() => ends[1].length === 1)
+    expect([here.link.node, ends[1][0]?.link.node]).toEqual(['b', 'a'])
+  })
+
+  it('is refused where there is no such shard, and at a node that knows of none', async () => {
+    const { first } = await sharded()
+    const a = await network('a')
+    expect(await dialled(a, first, 2)).toContain('there is no shard 2 here')
+    const b = await network('b')
+    b.accept(() => ({ opened: () => {}, message: () => {}, closed: () => {} }))
+    expect(await dialled(a, b, 1)).toContain('there is no shard 1 here')
   })
 })

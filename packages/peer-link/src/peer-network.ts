@@ -7,15 +7,17 @@
  */
 import { createServer, type IncomingMessage } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
-import type {
-  EventLog,
-  Incarnation,
-  NodeId,
-  PeerAddress,
-  PeerChannel,
-  PeerLink,
-  PeerLinkHandler,
-  PeerNetwork,
+import {
+  type EventLog,
+  type Incarnation,
+  type NodeId,
+  ONLY_SHARD,
+  type PeerAddress,
+  type PeerChannel,
+  type PeerLink,
+  type PeerLinkHandler,
+  type PeerNetwork,
+  type Shard,
 } from '@holdfast/base'
 import { decodeHello, encodeHello, type Hello, type PeerMessage, PROTOCOL_VERSION } from '@holdfast/wire'
 import { WebSocket, WebSocketServer } from 'ws'
@@ -33,11 +35,27 @@ export interface PeerNetworkOptions {
   readonly events: EventLog
   /** lz4 on links that are slower than what is sent over them. Default true. */
   readonly compression?: boolean | undefined
+  /** Which of the node's threads this is. Default: the only one. */
+  readonly shard?: Shard | undefined
+  /** Takes links that are meant for other shards; their networks adopt them. */
+  readonly handOver?: ((handed: HandedLink) => void) | undefined
 }
 
-export interface ListeningPeerNetwork extends PeerNetwork<PeerMessage> {
-  readonly address: { readonly host: string; readonly port: number }
+/** A link on its way to the shard that its hello names; plain data but for the descriptor, which goes with it. */
+export interface HandedLink {
+  readonly fd: number
+  readonly hello: Hello
+  readonly unread: Uint8Array
+}
+
+export interface ShardNetwork extends PeerNetwork<PeerMessage> {
+  /** Goes on with a link that the listening network has accepted. */
+  adopt(handed: HandedLink): void
   close(): Promise<void>
+}
+
+export interface ListeningPeerNetwork extends ShardNetwork {
+  readonly address: { readonly host: string; readonly port: number }
 }
 
 type Accept = (link: PeerLink<PeerMessage>) => PeerLinkHandler<PeerMessage>
@@ -45,12 +63,18 @@ type Accept = (link: PeerLink<PeerMessage>) => PeerLinkHandler<PeerMessage>
 /** Listens; rejects when the address can't be had. */
 export async function createPeerNetwork(options: PeerNetworkOptions): Promise<ListeningPeerNetwork> {
   const network = new WebSocketNetwork(options)
-  await network.listen()
+  await network.listen(options.listen)
   return network
 }
 
+/** Dials by itself; what others dial comes by `adopt`. */
+export function createShardNetwork(options: Omit<PeerNetworkOptions, 'listen' | 'handOver'>): ShardNetwork {
+  return new WebSocketNetwork(options)
+}
+
 class WebSocketNetwork implements ListeningPeerNetwork {
-  readonly #options: PeerNetworkOptions
+  readonly #options: Omit<PeerNetworkOptions, 'listen'>
+  readonly #shard: Shard
   readonly #http = createServer((_request, response) => {
     response.writeHead(426).end('this port speaks the peer protocol of holdfast\n')
   })
@@ -59,9 +83,11 @@ class WebSocketNetwork implements ListeningPeerNetwork {
   readonly #dialling = new Set<WebSocket>()
   readonly #lookup = sharedLookup()
   #accept: Accept | undefined
+  #closed = false
 
-  constructor(options: PeerNetworkOptions) {
+  constructor(options: Omit<PeerNetworkOptions, 'listen'>) {
     this.#options = options
+    this.#shard = options.shard ?? ONLY_SHARD
     this.#server = new WebSocketServer({
       server: this.#http,
       path: PATH,
@@ -80,8 +106,7 @@ class WebSocketNetwork implements ListeningPeerNetwork {
     return { host: address, port }
   }
 
-  listen(): Promise<void> {
-    const { host, port } = this.#options.listen
+  listen({ host, port }: PeerNetworkOptions['listen']): Promise<void> {
     return new Promise((resolve, reject) => {
       this.#http.once('error', reject)
       this.#http.listen(port, host, () => {
@@ -129,7 +154,7 @@ class WebSocketNetwork implements ListeningPeerNetwork {
       webSocket.off('close', closed)
       const frames = this.#take(webSocket, socket, true, end, (hello, problem) => {
         if (ended) return
-        const wrong = problem ?? this.#wrong(hello, address.node, channel)
+        const wrong = problem ?? this.#wrong(hello, address, channel)
         if (hello === undefined || wrong !== undefined) {
           this.#event('warn', `node ${address.node} is not who was dialled: ${wrong ?? ''}`)
           return end(wrong ?? '')
@@ -140,7 +165,7 @@ class WebSocketNetwork implements ListeningPeerNetwork {
         handler.opened(link)
       })
       destroy = () => frames.destroy()
-      frames.sendPlain(encodeHello(this.#hello(address.node, channel)))
+      frames.sendPlain(encodeHello(this.#hello(address.node, channel, address.shard)))
     })
     return () => {
       if (ended) destroy()
@@ -149,11 +174,12 @@ class WebSocketNetwork implements ListeningPeerNetwork {
   }
 
   close(): Promise<void> {
+    this.#closed = true
     for (const webSocket of this.#dialling) webSocket.terminate()
     for (const frames of this.#open) frames.destroy()
     for (const webSocket of this.#server.clients) webSocket.terminate()
     return new Promise((resolve) => {
-      this.#server.close(() => this.#http.close(() => resolve()))
+      this.#server.close(() => (this.#http.listening ? this.#http.close(() => resolve()) : resolve()))
     })
   }
 
@@ -167,10 +193,27 @@ class WebSocketNetwork implements ListeningPeerNetwork {
         frames.refuse(wrong ?? 'not ready')
         return
       }
-      frames.sendPlain(encodeHello(this.#hello(hello.from, hello.channel)))
-      const link = new WebSocketLink(frames, hello, this.#compress)
-      link.listen(accept(link), (reason) => this.#event('error', `${hello.from}: ${reason}`))
+      if (hello.toShard !== this.#shard.index) {
+        frames.leave((fd, unread) => this.#options.handOver?.({ fd, hello, unread }))
+        return
+      }
+      this.#welcome(frames, hello, accept)
     })
+  }
+
+  #welcome(frames: FrameSocket, hello: Hello, accept: Accept): void {
+    frames.sendPlain(encodeHello(this.#hello(hello.from, hello.channel, hello.fromShard)))
+    const link = new WebSocketLink(frames, hello, this.#compress)
+    link.listen(accept(link), (reason) => this.#event('error', `${hello.from}: ${reason}`))
+  }
+
+  adopt({ fd, hello, unread }: HandedLink): void {
+    const frames = FrameSocket.adopt(fd, { message: () => {}, closed: () => {} })
+    this.#remember(frames)
+    const accept = this.#accept
+    if (accept === undefined || this.#closed) return frames.destroy()
+    this.#welcome(frames, hello, accept)
+    frames.feed(unread)
   }
 
   /**
@@ -192,7 +235,7 @@ class WebSocketNetwork implements ListeningPeerNetwork {
       greeted(hello, problem)
     }
     const timer = setTimeout(() => answer(undefined, 'no hello in time'), HELLO_TIMEOUT_MS)
-    const frames = new FrameSocket(webSocket, socket, isClient, {
+    const frames = FrameSocket.take(webSocket, socket, isClient, {
       message: (fragments) => {
         let hello: Hello
         try {
@@ -208,19 +251,24 @@ class WebSocketNetwork implements ListeningPeerNetwork {
         clearTimeout(timer)
       },
     })
-    this.#open.add(frames)
-    frames.socket.on('close', () => this.#open.delete(frames))
+    this.#remember(frames)
     return frames
   }
 
-  #hello(to: NodeId, channel: PeerChannel): Hello {
+  #remember(frames: FrameSocket): void {
+    this.#open.add(frames)
+    frames.socket.on('close', () => this.#open.delete(frames))
+  }
+
+  #hello(to: NodeId, channel: PeerChannel, toShard: number): Hello {
     const { node: from, incarnation, cluster } = this.#options.self
-    return { protocolVersion: PROTOCOL_VERSION, cluster, from, incarnation, to, channel }
+    const fromShard = this.#shard.index
+    return { protocolVersion: PROTOCOL_VERSION, cluster, from, incarnation, to, channel, fromShard, toShard }
   }
 
   #wrong(
     hello: Hello | undefined,
-    node: NodeId | undefined,
+    dialled: PeerAddress | undefined,
     channel: PeerChannel | undefined,
   ): string | undefined {
     const { self } = this.#options
@@ -230,7 +278,9 @@ class WebSocketNetwork implements ListeningPeerNetwork {
     }
     if (hello.cluster !== self.cluster) return 'it belongs to another cluster'
     if (hello.to !== self.node) return `it looks for node ${hello.to}, this is ${self.node}`
-    if (node !== undefined && hello.from !== node) return `node ${hello.from} answers there`
+    if (dialled !== undefined && hello.from !== dialled.node) return `node ${hello.from} answers there`
+    if (dialled !== undefined && hello.fromShard !== dialled.shard) return `its shard ${hello.fromShard} answers`
+    if (dialled === undefined && hello.toShard >= this.#shard.count) return `there is no shard ${hello.toShard} here`
     if (channel !== undefined && hello.channel !== channel) return 'it answers for another channel'
     return undefined
   }

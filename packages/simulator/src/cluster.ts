@@ -1,12 +1,14 @@
 /** A cluster of production engines in one process under one seed: nodes that come, crash and go, and what they serve. */
-import { type Checksum, incarnation, keys, nodeId, type VolumeRecord } from '@holdfast/base'
-import { createEngine, type EngineSettings } from '@holdfast/engine'
+import { type Checksum, type Coordinator, incarnation, keys, nodeId, type VolumeRecord } from '@holdfast/base'
+import { createEngine, type Engine, type EngineSettings } from '@holdfast/engine'
+import type { LogSettings } from '@holdfast/volume-log'
 import { Invariants } from './invariants.ts'
 import type { ObservedCluster, SimNode } from './observed.ts'
 import { RegisterChecker } from './register-checker.ts'
 import { SimCoordinatorStore } from './sim-coordinator.ts'
 import { SimPlatter } from './sim-disk.ts'
-import { SimNetwork } from './sim-network.ts'
+import { type SimEndpoint, SimNetwork } from './sim-network.ts'
+import { stallThreads, threadCoordinators, ThreadedEngine } from './sim-threads.ts'
 import type { WireVersion } from './wire-versions.ts'
 import { Life, NodeClock, type SeededRandom, World } from './world.ts'
 
@@ -30,10 +32,23 @@ export interface ClusterOptions {
   readonly clockRates?: readonly number[]
   /** Send messages through the codec, in that version; objects travel where absent. */
   readonly wire?: WireVersion | undefined
+  /** Threads of each node; 1 where absent. */
+  readonly shards?: readonly number[] | undefined
   /** Labels of each node, for placement. */
   readonly labels?: ((index: number) => Readonly<Record<string, string>>) | undefined
   /** Keeps the timeline for people. */
   readonly verbose?: boolean
+  /** Small segments, and the log's own settings, so that it goes through many of them in a short time. */
+  readonly log?: SimLog | undefined
+}
+
+/** Of all logs of a run. */
+export interface SimLog {
+  readonly segmentBlocks: number
+  readonly settings: Partial<LogSettings>
+  readonly maintenanceMs: number
+  /** Share of the flushes that clients ask for where this is absent. */
+  readonly flushShare: number
 }
 
 export class SimCluster implements ObservedCluster {
@@ -46,6 +61,8 @@ export class SimCluster implements ObservedCluster {
   readonly violations: string[] = []
   /** Errors that clients got; whether they are allowed depends on the faults. */
   readonly clientErrors: string[] = []
+  /** Single threads of nodes that have several are held up. */
+  threadsStall = true
   readonly #checkers = new Map<string, RegisterChecker>()
   /** Parsed once per change: it is looked at all the time. */
   readonly #records = new Map<string, KnownRecord>()
@@ -73,7 +90,8 @@ export class SimCluster implements ObservedCluster {
       labels: labels?.(index) ?? {},
       life: new Life(),
       engine: undefined,
-      endpoint: undefined,
+      endpoints: [],
+      threads: [],
       wire,
       bootId: 'boot-1',
       lives: 0,
@@ -90,44 +108,58 @@ export class SimCluster implements ObservedCluster {
     node.lives++
     const life = incarnation(`${node.name}-${node.lives}`)
     const { name, wire } = node
-    node.endpoint = { node: name, incarnation: life, life: node.life, wire, accept: undefined }
+    const count = this.#options.shards?.[this.nodes.indexOf(node)] ?? 1
+    node.threads = Array.from({ length: count }, (_, index) => (index === 0 ? node.life : new Life()))
+    node.endpoints = node.threads.map((thread, shard) => {
+      return { node: name, incarnation: life, shard, life: thread, wire, accept: undefined }
+    })
+    const real = this.coordinator.client(name, node.life, node.clock)
+    const coordinators = count === 1 ? [real] : threadCoordinators(world, this.random.child(), real, node.threads)
     const settings: Partial<EngineSettings> = {
+      segmentBlocks: this.#options.log?.segmentBlocks,
+      log: this.#options.log?.settings,
+      ...(this.#options.log === undefined ? {} : { maintenanceMs: this.#options.log.maintenanceMs }),
       leaseTtlMs: this.#options.leaseTtlMs ?? 2_000,
       ...(this.#options.replaceAfterMs === undefined ? {} : { replaceAfterMs: this.#options.replaceAfterMs }),
     }
-    node.engine = createEngine({
-      self: { node: name, incarnation: life, host: name, peerPort: 1, apiPort: 1, nbdPort: 1, labels: node.labels },
-      bootId: node.bootId,
-      ports: {
-        clock: node.clock,
-        scheduler: world.scheduler(node.life, node.clock),
-        random: this.random.child(),
-        disk: node.platter.attach(node.life),
-        checksum: this.#options.checksum,
-        network: this.network.attach(node.endpoint),
-        coordinator: this.coordinator.client(name, node.life, node.clock),
-        events: {
-          event: (level, message, fields) => {
-            if (this.#options.verbose === true) {
-              world.note(`${name} ${level} ${message} ${JSON.stringify(fields ?? {})}`)
-            }
+    const engines = node.threads.map((thread, index) => {
+      return createEngine({
+        self: { node: name, incarnation: life, host: name, peerPort: 1, apiPort: 1, nbdPort: 1, labels: node.labels },
+        bootId: node.bootId,
+        shard: { index, count },
+        ports: {
+          clock: node.clock,
+          scheduler: world.scheduler(thread, node.clock),
+          random: this.random.child(),
+          disk: node.platter.attach(thread),
+          checksum: this.#options.checksum,
+          network: this.network.attach(node.endpoints[index] as SimEndpoint),
+          coordinator: coordinators[index] as Coordinator,
+          events: {
+            event: (level, message, fields) => {
+              if (this.#options.verbose === true) {
+                world.note(`${name}${index === 0 ? '' : `.${index}`} ${level} ${message} ${JSON.stringify(fields ?? {})}`)
+              }
+            },
           },
         },
-      },
-      settings,
+        settings,
+      })
     })
+    node.engine = count === 1 ? (engines[0] as Engine) : new ThreadedEngine(engines)
     world.note(`${name} starts`)
     node.engine.start()
+    if (count > 1) stallThreads(world, this.random.child(), node.threads, () => this.threadsStall)
   }
 
   /** kill -9: the page cache stays, the connections close. */
   crash(node: SimNode): void {
     if (!node.life.alive) return
     this.world.note(`${node.name} crashes`)
-    node.life.alive = false
+    for (const thread of [node.life, ...node.threads]) thread.alive = false
     node.engine = undefined
     if (node.platter.flipped) this.invariants.expectLosses()
-    if (node.endpoint !== undefined) this.network.processEnded(node.endpoint)
+    for (const endpoint of node.endpoints) this.network.processEnded(endpoint)
   }
 
   /** Hosts lose power at the same moment: unsynced pages go too. */
@@ -164,7 +196,7 @@ export class SimCluster implements ObservedCluster {
   pause(node: SimNode, ms: number): void {
     this.world.note(`${node.name} stops for ${ms.toFixed(0)} ms`)
     // Never shorter than a stop under way: what was put off until then would come out of order.
-    node.life.pausedUntil = Math.max(node.life.pausedUntil, this.world.now + ms)
+    for (const thread of node.threads) thread.pausedUntil = Math.max(thread.pausedUntil, this.world.now + ms)
   }
 
   get alive(): SimNode[] {

@@ -1,6 +1,6 @@
 /** One seeded run: volumes, clients, faults in the middle of writes, then calm in which all must heal. */
 import type { Checksum } from '@holdfast/base'
-import { SimCluster } from './cluster.ts'
+import { SimCluster, type SimLog } from './cluster.ts'
 import { type Fault, type FaultKind, MAY_FAIL_REQUESTS, planFaults } from './faults.ts'
 import { inject, type Stage } from './inject.ts'
 import type { Invariants } from './invariants.ts'
@@ -18,10 +18,14 @@ export interface RunPlan {
   readonly replaceAfterMs: number
   readonly clockRates: readonly number[]
   readonly wire: WireVersion | undefined
+  /** Threads of each node; absent: one each. */
+  readonly shards?: readonly number[] | undefined
   readonly lengthMs: number
   /** Mean pause between two requests of a client, milliseconds. */
   readonly thinkMs: number
   readonly faults: readonly Fault[]
+  /** Absent: logs as in production, which a run is too short to fill. */
+  readonly log?: SimLog | undefined
 }
 
 export interface RunResult {
@@ -43,6 +47,8 @@ export interface PlanOptions {
   /** Length of the time with faults, virtual milliseconds. */
   readonly lengthMs?: number | undefined
   readonly kinds?: readonly FaultKind[] | undefined
+  /** Nodes with several threads; everything else of a seed stays as it is. */
+  readonly shards?: boolean | undefined
 }
 
 const BLOCKS = 48
@@ -55,7 +61,7 @@ const REFUSAL_MS_MAX = 45_000
 const CLOCK_SKEW = 0.03
 
 /** What a seed stands for. */
-export function planRun(seed: number, { lengthMs, kinds }: PlanOptions = {}): RunPlan {
+export function planRun(seed: number, { lengthMs, kinds, shards = false }: PlanOptions = {}): RunPlan {
   const random = new SeededRandom(seed)
   const nodeCount = 3 + (random.chance(0.3) ? 1 + random.below(2) : 0)
   const volumeCount = random.chance(0.7) ? 1 : 2 + random.below(2)
@@ -75,10 +81,40 @@ export function planRun(seed: number, { lengthMs, kinds }: PlanOptions = {}): Ru
     replaceAfterMs: random.chance(0.3) ? Math.round(random.between(1_000, 4_000)) : 600_000,
     clockRates: rates,
     wire: random.chance(0.15) ? WIRE_VERSIONS[random.below(2)] : undefined,
+    shards: shards ? planShards(new SeededRandom(~seed)) : undefined,
     lengthMs: length,
     thinkMs: Math.round(3 * 15 ** random.fraction()),
     faults: planFaults({ random: random.child(), lengthMs: length, leaseTtlMs: 1_000, volumeCount, kinds }),
+    log: planLog(new SeededRandom(seed ^ 0x5050_5050)),
   }
+}
+
+/** Logs that soon overwrite themselves, in most seeds, and clients that flush now and then or hardly ever. */
+function planLog(random: SeededRandom): SimLog | undefined {
+  if (random.chance(0.25)) return undefined
+  const segmentBlocks = 16 << random.below(3)
+  const segmentBytes = segmentBlocks * 4096
+  return {
+    segmentBlocks,
+    settings: {
+      reserveBytes: 0,
+      checkpointBytesMin: segmentBytes * (1 + random.below(4)),
+      spareFilesMax: random.below(5),
+      spareBytesMax: 0,
+      compactionSlackSegments: 1 + random.below(4),
+      deadSegmentsMax: 1 + random.below(4),
+      softDeadSegmentsMin: 1 + random.below(3),
+      softRoundsMax: 1 + random.below(60),
+      softBytesMax: segmentBytes * (random.chance(0.3) ? 3 : 1_000),
+    },
+    maintenanceMs: Math.round(random.between(50, 500)),
+    flushShare: random.chance(0.4) ? 1 : random.between(0, 0.15),
+  }
+}
+
+function planShards(random: SeededRandom): number[] {
+  const same = random.chance(0.5) ? 2 + random.below(2) : undefined
+  return Array.from({ length: 6 }, () => same ?? 1 + random.below(3))
 }
 
 /** Plays a plan. `verbose` also takes the events of the engines into the timeline. */
@@ -93,7 +129,11 @@ export function faultRun(plan: RunPlan, checksum: Checksum, verbose = false): Ru
     clockRates,
     wire,
     verbose,
+    log: plan.log,
+    shards: plan.shards,
   })
+  // Has the first lane, which is the main thread's everywhere: what is looked at is then also elsewhere.
+  if (plan.shards !== undefined) cluster.createVolume('idle', 1, BLOCKS)
   for (const { name, replicaCount } of plan.volumes) cluster.createVolume(name, replicaCount, BLOCKS)
   const clients = cluster.violations.length > 0 ? [] : makeClients(cluster, plan)
   const stage: Stage = { cluster, volumes: plan.volumes.map(({ name }) => name), clients, damaged: undefined }
@@ -128,7 +168,8 @@ function makeClients(cluster: SimCluster, plan: RunPlan): SimClient[] {
       const units: number[] = []
       for (let at = 0; at < Math.min(own, 40); at++) units.push(client * own + at)
       for (let unit = UNITS / 2 + client; unit < UNITS / 2 + 24; unit += clientCount) units.push(unit)
-      return new SimClient({ cluster, volume: name, units, unitCount: UNITS, thinkMs: plan.thinkMs })
+      const flushShare = plan.log?.flushShare ?? 1
+      return new SimClient({ cluster, volume: name, units, unitCount: UNITS, thinkMs: plan.thinkMs, flushShare })
     }),
   )
 }
@@ -140,6 +181,7 @@ function calm(stage: Stage, plan: RunPlan): number {
   if (cluster.violations.length > 0) return world.now
   world.note('the faults are over')
   // What was planned to end later ends now.
+  cluster.threadsStall = false
   network.heal()
   network.slowness = 1
   coordinator.unreachableFrom.clear()

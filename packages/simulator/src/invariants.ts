@@ -2,7 +2,7 @@
  * What must hold whenever one looks (DESIGN, I1 to I9), seen from outside the engines.
  *
  * - I1: what a client was told is done, every in-sync member holds.
- * - I3: what a client was told is flushed, every in-sync member has made durable.
+ * - I3: what a client was told is flushed, every in-sync member has made durable; no copy lacks what it has called durable.
  * - I4, I8: of one volume at most one primary answers reads at a time.
  * - I5, I7: the epoch in the coordinator never goes back, and the set of in-sync members is never empty.
  * - Positions of a log keep their order: durable and committed never go beyond what is written.
@@ -182,6 +182,11 @@ export class Invariants {
       const replica = node.engine?.replicas.get(record.id)
       if (replica?.primary?.answersReads === true) serving.push(`${node.name} in epoch ${replica.primary.scope.epoch}`)
       const log = replica?.log
+      // Damage is what was proven durable and is not there: no loss of power makes it, only a mistake of ours.
+      if (log?.state === 'damaged' && !this.#cluster.nodes.some(({ platter }) => platter.flipped)) {
+        const known = `ends at ${log.appendedLsn}, was durable up to ${log.damagedBelowLsn}`
+        this.#cluster.violation(`I3: ${node.name} is damaged where no bit has flipped: ${volume} ${known}`)
+      }
       if (log !== undefined && (log.committedLsn > log.writtenLsn || log.durableLsn > log.writtenLsn)) {
         const positions = `committed ${log.committedLsn}, durable ${log.durableLsn}, written ${log.writtenLsn}`
         this.#cluster.violation(`positions of ${volume} on ${node.name} are out of order: ${positions}`)

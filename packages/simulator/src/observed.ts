@@ -14,7 +14,10 @@ export interface SimNode {
   readonly labels: Readonly<Record<string, string>>
   life: Life
   engine: Engine | undefined
-  endpoint: SimEndpoint | undefined
+  /** One per thread, as are `threads`. */
+  endpoints: SimEndpoint[]
+  /** The main thread's is `life`: with it all of them end. */
+  threads: Life[]
   wire: WireVersion | undefined
   bootId: string
   lives: number

@@ -23,6 +23,8 @@ export interface SimClientOptions {
   readonly maxInFlight?: number
   /** Mean pause between requests, milliseconds. */
   readonly thinkMs?: number
+  /** Of the flushes that it would ask for, and of the writes with FUA; the others are left out. */
+  readonly flushShare?: number
 }
 
 export class SimClient {
@@ -33,6 +35,7 @@ export class SimClient {
   readonly #random: SeededRandom
   readonly #maxInFlight: number
   readonly #thinkMs: number
+  readonly #flushShare: number
   #writable: number[]
   readonly #pending = new Map<number, (error: number) => void>()
   readonly #busy = new Set<number>()
@@ -47,7 +50,8 @@ export class SimClient {
   operations = 0
   errors = 0
 
-  constructor({ cluster, volume, units, unitCount, maxInFlight = 6, thinkMs = 4 }: SimClientOptions) {
+  constructor(options: SimClientOptions) {
+    const { cluster, volume, units, unitCount, maxInFlight = 6, thinkMs = 4, flushShare = 1 } = options
     this.volume = volume
     this.#cluster = cluster
     this.#checker = cluster.checker(volume)
@@ -56,6 +60,7 @@ export class SimClient {
     this.#random = cluster.random.child()
     this.#maxInFlight = maxInFlight
     this.#thinkMs = thinkMs
+    this.#flushShare = flushShare
     this.#loop()
   }
 
@@ -132,7 +137,7 @@ export class SimClient {
     else if (kind < 0.92) {
       const first = this.#random.below(this.#unitCount)
       this.#read(first, 1 + this.#random.below(Math.min(8, this.#unitCount - first)), () => {})
-    } else this.#flush()
+    } else if (this.#flushShare === 1 || this.#random.chance(this.#flushShare)) this.#flush()
   }
 
   /** A write or a zeroing of some neighbouring units that are free. */
@@ -144,7 +149,7 @@ export class SimClient {
     const countMax = this.#random.chance(0.8) ? 4 : UNITS_MAX
     const units = [first]
     while (units.length < countMax && free.includes(first + units.length)) units.push(first + units.length)
-    const fua = this.#random.chance(0.1)
+    const fua = this.#random.chance(0.1 * this.#flushShare)
     const versions = units.map((unit) => this.#checker.issue(unit, zero))
     const { losses } = this.#checker
     for (const unit of units) this.#busy.add(unit)

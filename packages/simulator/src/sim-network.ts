@@ -18,6 +18,7 @@ import type { Life, SeededRandom, World } from './world.ts'
 export interface SimEndpoint {
   readonly node: NodeId
   readonly incarnation: Incarnation
+  readonly shard: number
   readonly life: Life
   /** Undefined: messages travel as objects, which is faster. */
   readonly wire: WireVersion | undefined
@@ -46,7 +47,7 @@ class Connection {
 export class SimNetwork {
   readonly #world: World
   readonly #random: SeededRandom
-  readonly #endpoints = new Map<NodeId, SimEndpoint>()
+  readonly #endpoints = new Map<string, SimEndpoint>()
   readonly #connections = new Set<Connection>()
   /** Pairs `a>b` over which nothing passes from a to b, with the number of reasons for it. */
   readonly #cuts = new Map<string, number>()
@@ -58,9 +59,9 @@ export class SimNetwork {
     this.#random = world.random.child()
   }
 
-  /** The network as one process sees it. */
+  /** The network as one thread of a process sees it. */
   attach(endpoint: SimEndpoint): PeerNetwork<PeerMessage> {
-    this.#endpoints.set(endpoint.node, endpoint)
+    this.#endpoints.set(`${endpoint.node}/${endpoint.shard}`, endpoint)
     return {
       accept: (handler) => {
         endpoint.accept = handler
@@ -132,7 +133,7 @@ export class SimNetwork {
       this.#world.schedule(0, from.life, () => handler.closed(undefined, reason))
     }
     this.#world.schedule(this.#latency(), from.life, () => {
-      const to = this.#endpoints.get(address.node)
+      const to = this.#endpoints.get(`${address.node}/${address.shard}`)
       if (abandoned) return fail('abandoned')
       if (this.isCut(from.node, address.node) || this.isCut(address.node, from.node)) {
         this.#world.schedule(DIAL_TIMEOUT_MS, from.life, () => handler.closed(undefined, 'timeout'))

@@ -1,14 +1,17 @@
 /** One function for each adapter: from the configuration to what the assembly wants. */
 import { join } from 'node:path'
 import type { MetricFamily } from '@holdfast/api'
-import type { Coordinator, EventLog, ExportCatalog } from '@holdfast/base'
-import { type NbdCounters, startNbdServer } from '@holdfast/nbd-server'
+import type { Coordinator, EventLog, ExportCatalog, Shard } from '@holdfast/base'
+import { defaultLimits, type NbdCounters, type NbdLimits, startNbdServer } from '@holdfast/nbd-server'
 import type { ListenAddress } from './address.ts'
 import { type NodeConfig, SOCKET_PATH_MAX } from './config.ts'
+import type { Shards } from './shards.ts'
 
 export interface NbdHandle {
   readonly address: ListenAddress
   metrics(): readonly MetricFamily[]
+  /** A connection that another shard went on with has ended. */
+  returned(): void
   close(): Promise<void>
 }
 
@@ -24,19 +27,34 @@ export async function openCoordinator(config: NodeConfig, events: EventLog): Pro
   return openEtcdCoordinator({ endpoints: coordinator.endpoints, leaseFile, events })
 }
 
+/** What the process may keep for replies of the future is shared by its threads. */
+export function nbdLimits({ count }: Shard): Partial<NbdLimits> {
+  return { poolBytesMax: Math.floor(defaultLimits.poolBytesMax / count) }
+}
+
 export async function startNbd(
-  { nbd, deviceSocket }: NodeConfig,
+  { nbd, deviceSocket, shardCount }: NodeConfig,
   catalog: ExportCatalog,
+  shards: Shards | undefined,
   events: EventLog,
 ): Promise<NbdHandle> {
   // A path too long for a socket keeps only devices of this host from working, and they say so.
   const listeners = [nbd, ...(deviceSocket.length > SOCKET_PATH_MAX ? [] : [{ path: deviceSocket }])]
-  const server = await startNbdServer({ catalog, listeners, events })
+  const server = await startNbdServer({
+    catalog,
+    listeners,
+    limits: nbdLimits({ index: 0, count: shardCount }),
+    events,
+    handOver: (handed) => shards?.handConnection(handed),
+  })
   const tcp = server.addresses.find((address) => 'port' in address)
   return {
     address: { host: nbd.host, port: tcp?.port ?? nbd.port },
-    metrics: () => nbdMetrics(server.counters),
-    close: () => server.close(),
+    metrics: () => nbdMetrics(shards?.nbdCounters(server.counters) ?? server.counters),
+    returned: () => server.returned(),
+    close: async () => {
+      await Promise.all([server.close(), shards?.closeNbd()])
+    },
   }
 }
 

@@ -1,5 +1,5 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { availableParallelism, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { formatAddress, parseAddress } from './address.ts'
@@ -23,8 +23,14 @@ const fromFlags = (flags: Record<string, unknown>, token?: string): NodeConfig =
   readConfig({ flags: { 'data-dir': '/d', name: 'a', ...flags }, token, defaults })
 
 describe('readConfig', () => {
+  it('has as many shards as asked for, or one per core', () => {
+    const cores = Math.min(8, availableParallelism())
+    expect([fromFlags({}, '').shardCount, fromFlags({ shards: '3' }, '').shardCount]).toEqual([cores, 3])
+    for (const wrong of ['0', '65', '1.5', 'x']) expect(() => fromFlags({ shards: wrong }, '')).toThrow(/--shards must be/)
+  })
+
   it('has the defaults of the contract', () => {
-    expect(fromFlags({ nbd: undefined }, '')).toEqual({
+    expect(fromFlags({ nbd: undefined, shards: 1 }, '')).toEqual({
       name: 'a',
       dataDir: '/d',
       coordinator: { kind: 'embedded' },
@@ -38,6 +44,7 @@ describe('readConfig', () => {
       labels: {},
       leaseTtlMs: 10_000,
       replaceAfterMs: 600_000,
+      shardCount: 1,
       logLevel: 'info',
       apiToken: undefined,
     })

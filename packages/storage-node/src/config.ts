@@ -3,7 +3,7 @@
  * the flags, so there is one vocabulary.
  */
 import { readFileSync } from 'node:fs'
-import { homedir, hostname } from 'node:os'
+import { availableParallelism, homedir, hostname } from 'node:os'
 import { join, resolve } from 'node:path'
 import { HoldfastError, type NodeId, nodeId } from '@holdfast/base'
 import { type CoordinatorUrl, parseCoordinatorUrl } from '@holdfast/coordinator'
@@ -34,12 +34,23 @@ export interface NodeConfig {
   readonly leaseTtlMs: number
   /** A node away for longer has its copies replaced. */
   readonly replaceAfterMs: number
+  /** Threads that the volumes are spread over; 1: all in the main thread. */
+  readonly shardCount: number
   readonly logLevel: LogLevel
   /** What the API wants as a bearer token; undefined: nothing. */
   readonly apiToken: string | undefined
 }
 
 const bad = (message: string): HoldfastError => new HoldfastError('HF_BAD_REQUEST', message)
+
+/** Lanes are dealt out to shards: with many more than this some would have none. */
+const SHARDS_MAX = 64
+/** A thread costs some 15 MiB and a part of every cache; more than these one network and disk seldom feed. */
+const SHARDS_DEFAULT_MAX = 8
+
+function defaultShardCount(): number {
+  return Math.min(SHARDS_DEFAULT_MAX, availableParallelism())
+}
 
 /** sun_path of unix(7), without its end. */
 export const SOCKET_PATH_MAX = 107
@@ -81,6 +92,12 @@ const settings = z.strictObject({
   labels: z.record(z.string(), text).optional(),
   'lease-ttl': seconds(0.5, 300).optional(),
   'replace-after': seconds(1, 30 * 86_400).optional(),
+  shards: z.coerce
+    .number('must be a number')
+    .int('must be a whole number')
+    .min(1, 'must be at least 1')
+    .max(SHARDS_MAX, `must be at most ${SHARDS_MAX}`)
+    .optional(),
   'log-level': z.enum(LOG_LEVELS, `must be one of ${LOG_LEVELS.join(', ')}`).optional(),
   'api-token': z.string().min(8, 'must have at least 8 characters').optional(),
 })
@@ -131,6 +148,7 @@ export function readConfig(options: {
     labels,
     leaseTtlMs: (given['lease-ttl'] ?? 10) * 1000,
     replaceAfterMs: (given['replace-after'] ?? 600) * 1000,
+    shardCount: given.shards ?? defaultShardCount(),
     logLevel: given['log-level'] ?? defaults.logLevel,
     apiToken: given['api-token'] ?? (token === '' ? undefined : token),
   }

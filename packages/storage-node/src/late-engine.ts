@@ -1,6 +1,6 @@
 /**
  * The servers listen before the engine exists, because the engine is told their ports. Until then these
- * stand in its place.
+ * stand in its place. Of a node with several shards it shows what all of them have.
  */
 import {
   type ClusterAdmin,
@@ -10,7 +10,9 @@ import {
   type ExportSession,
   HoldfastError,
   type NodeId,
+  type VolumeView,
 } from '@holdfast/base'
+import type { Shards } from './shards.ts'
 
 /** The part of the engine that the servers use. */
 export interface ServedEngine {
@@ -35,24 +37,28 @@ export class LateEngine implements ServedEngine {
   readonly admin: ClusterAdmin
   readonly exports: ExportCatalog
   #engine: ServedEngine | undefined
+  #shards: Shards | undefined
 
   constructor(node: NodeId) {
     this.admin = this.#lateAdmin(node)
     this.exports = this.#lateExports()
   }
 
-  set(engine: ServedEngine): void {
+  set(engine: ServedEngine, shards?: Shards | undefined): void {
     this.#engine = engine
+    this.#shards = shards
   }
 
   statistics(): EngineStatistics {
-    return this.#engine?.statistics() ?? noStatistics
+    const own = this.#engine?.statistics() ?? noStatistics
+    return this.#shards?.statistics(own) ?? own
   }
 
   #lateExports(): ExportCatalog {
     return {
       list: () => this.#engine?.exports.list() ?? [],
       find: (name) => this.#engine?.exports.find(name),
+      away: (name) => this.#engine?.exports.away?.(name),
       open: (name: string, completion: Completion): ExportSession =>
         this.#now().exports.open(name, completion),
     }
@@ -61,8 +67,11 @@ export class LateEngine implements ServedEngine {
   #lateAdmin(node: NodeId): ClusterAdmin {
     return {
       node,
-      volumes: () => this.#now().admin.volumes(),
-      volume: (namespace, name) => this.#now().admin.volume(namespace, name),
+      volumes: () => this.#now().admin.volumes().map((view) => this.#withLocal(view)),
+      volume: (namespace, name) => {
+        const view = this.#now().admin.volume(namespace, name)
+        return view === undefined ? undefined : this.#withLocal(view)
+      },
       nodes: () => this.#now().admin.nodes(),
       tombstones: () => this.#now().admin.tombstones(),
       createVolume: async (request) => this.#now().admin.createVolume(request),
@@ -73,6 +82,11 @@ export class LateEngine implements ServedEngine {
       readiness: () =>
         this.#engine?.admin.readiness() ?? { ready: false, reason: 'the node is starting' },
     }
+  }
+
+  #withLocal(view: VolumeView): VolumeView {
+    const local = view.local ?? this.#shards?.localView(view.record.id)
+    return local === view.local ? view : { ...view, local }
   }
 
   #now(): ServedEngine {

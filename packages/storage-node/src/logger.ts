@@ -9,15 +9,15 @@ export interface NodeLog extends EventLog {
 }
 
 /** Synchronous: the lines before an end that nobody foresaw are those that matter most. */
-export function createLog(level: LogLevel, node: string, fd = 2): NodeLog {
+export function createLog(level: LogLevel, node: string, shard?: number): NodeLog {
   const logger: Logger = pino(
     {
       level,
-      base: { node },
+      base: shard === undefined ? { node } : { node, shard },
       timestamp: stdTimeFunctions.isoTime,
       formatters: { level: (label) => ({ level: label }) },
     },
-    destination({ fd, sync: true }),
+    destination({ fd: 2, sync: true }),
   )
   return {
     event(eventLevel, message, fields) {

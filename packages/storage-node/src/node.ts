@@ -10,9 +10,10 @@ import {
   type Random,
   type Scheduler,
 } from '@holdfast/base'
+import { SharedCoordinator } from '@holdfast/coordinator/shared'
 import { nativeChecksum, openDisk } from '@holdfast/disk'
-import { createEngine, type Engine } from '@holdfast/engine'
-import { createPeerNetwork, type ListeningPeerNetwork } from '@holdfast/peer-link'
+import { createEngine, type Engine, type EngineSelf } from '@holdfast/engine'
+import { createPeerNetwork, type HandedLink, type ListeningPeerNetwork } from '@holdfast/peer-link'
 import { openCoordinator, startNbd } from './adapters.ts'
 import { formatAddress, type ListenAddress } from './address.ts'
 import { findClusterId } from './cluster-id.ts'
@@ -22,6 +23,7 @@ import { LateEngine } from './late-engine.ts'
 import { LateMounts, openHostVolumes } from './host-volumes.ts'
 import { createLog, type NodeLog } from './logger.ts'
 import { createScheduler, cryptoRandom, systemClock } from './production-ports.ts'
+import { Shards } from './shards.ts'
 
 const BOOT_ID_PATH = '/proc/sys/kernel/random/boot_id'
 const INCARNATION_DIGITS = 16
@@ -80,6 +82,9 @@ class Assembly implements StorageNode {
   #closed: Promise<void> | undefined
   #cancelWait = (): void => {}
   #nbdMetrics = (): readonly MetricFamily[] => []
+  #nbdReturned = (): void => {}
+  /** The others than the first, if there are any. */
+  #shards: Shards | undefined
 
   constructor(config: NodeConfig, log: NodeLog) {
     this.#config = config
@@ -125,6 +130,7 @@ class Assembly implements StorageNode {
       incarnation: incarnation(this.#random.hex(INCARNATION_DIGITS)),
       cluster,
     }
+    const shared = this.#startShards(coordinator, cluster)
     const network = await this.#openNetwork(self)
     this.#stopIfClosed()
     const api = await this.#openApi()
@@ -137,7 +143,10 @@ class Assembly implements StorageNode {
       api: formatAddress(api),
       peer: formatAddress({ host: config.peer.host, port: network.address.port }),
     }
-    const engine = this.#createEngine({ ...self, ...ports }, network, coordinator)
+    const { advertise, labels } = config
+    const { node, incarnation: life } = self
+    const engineSelf = { node, incarnation: life, ...ports, host: advertise, labels }
+    const engine = this.#createEngine(engineSelf, network, shared?.local() ?? coordinator)
     await this.#untilReady(engine)
     await this.#openHostVolumes(engine)
     this.#log.event('info', 'serving', {
@@ -172,6 +181,23 @@ class Assembly implements StorageNode {
     }
   }
 
+  /** Their threads begin now, and what they do when the main thread's engine starts. */
+  #startShards(coordinator: Coordinator, cluster: string): SharedCoordinator | undefined {
+    const { shardCount: count, name: node, logLevel, dataDir } = this.#config
+    if (count === 1) return undefined
+    const shared = new SharedCoordinator(coordinator)
+    const birth = { node, logLevel, dataDir, bootId: this.#bootId, cluster, settings: this.#engineSettings }
+    const shards = new Shards({ count, birth, coordinator: shared, nbdClosed: () => this.#nbdReturned() })
+    this.#opened.push(() => shards.abandon())
+    this.#shards = shards
+    return shared
+  }
+
+  get #engineSettings() {
+    const { leaseTtlMs, replaceAfterMs } = this.#config
+    return { leaseTtlMs, replaceAfterMs }
+  }
+
   async #clusterId(coordinator: Coordinator): Promise<string> {
     const search = findClusterId({
       coordinator,
@@ -188,9 +214,10 @@ class Assembly implements StorageNode {
   async #openNetwork(
     self: Parameters<typeof createPeerNetwork>[0]['self'],
   ): Promise<ListeningPeerNetwork> {
-    const { peer } = this.#config
+    const { peer, shardCount: count } = this.#config
+    const handOver = (handed: HandedLink): void => this.#shards?.handLink(handed)
     const network = await listening('peer', peer, () =>
-      createPeerNetwork({ self, listen: peer, events: this.#log }),
+      createPeerNetwork({ self, listen: peer, events: this.#log, shard: { index: 0, count }, handOver }),
     )
     this.#opened.push(() => network.close())
     return network
@@ -204,6 +231,7 @@ class Assembly implements StorageNode {
       mounts: this.#mounts,
       statistics: () => this.#late.statistics(),
       extraMetrics: () => this.#nbdMetrics(),
+      refresh: async () => this.#shards?.refresh(),
       events: this.#log,
       token: apiToken,
     })
@@ -212,8 +240,9 @@ class Assembly implements StorageNode {
   }
 
   async #openNbd(): Promise<ListenAddress> {
-    const handle = await startNbd(this.#config, this.#late.exports, this.#log)
+    const handle = await startNbd(this.#config, this.#late.exports, this.#shards, this.#log)
     this.#nbdMetrics = () => handle.metrics()
+    this.#nbdReturned = () => handle.returned()
     this.#opened.push(() => handle.close())
     return handle.address
   }
@@ -242,44 +271,40 @@ class Assembly implements StorageNode {
     this.#stopIfClosed()
   }
 
-  #createEngine(
-    self: {
-      node: NodeConfig['name']
-      incarnation: ReturnType<typeof incarnation>
-      peerPort: number
-      apiPort: number
-      nbdPort: number
-    },
-    network: ListeningPeerNetwork,
-    coordinator: Coordinator,
-  ): Engine {
-    const { advertise, labels, leaseTtlMs, replaceAfterMs } = this.#config
+  #createEngine(self: EngineSelf, network: ListeningPeerNetwork, coordinator: Coordinator): Engine {
+    const shards = this.#shards
+    const shard = { index: 0, count: this.#config.shardCount }
     const engine = createEngine({
-      self: { ...self, host: advertise, labels },
+      self,
       bootId: this.#bootId,
+      shard,
       ports: {
         clock: systemClock,
         scheduler: this.#scheduler,
         random: this.#random,
-        disk: openDisk(this.#config.dataDir),
+        disk: openDisk(this.#config.dataDir, shard),
         checksum: nativeChecksum,
         network,
         coordinator,
         events: this.#log,
       },
-      settings: { leaseTtlMs, replaceAfterMs },
+      settings: this.#engineSettings,
     })
     // Before the servers' own entries: they close first, so that nothing new comes while it stops.
-    this.#opened.splice(this.#config.dockerPlugin === undefined ? -2 : -3, 0, () => new Promise<void>((done) => engine.stop(done)))
+    this.#opened.splice(this.#config.dockerPlugin === undefined ? -2 : -3, 0, async () => {
+      // Together: the coordinator is given back when the last of them has closed it.
+      await Promise.all([new Promise<void>((done) => engine.stop(done)), shards?.stop()])
+    })
     engine.start()
-    this.#late.set(engine)
+    shards?.start(self)
+    this.#late.set(engine, shards)
     return engine
   }
 
   #untilReady(engine: Engine): Promise<void> {
     return new Promise((resolve, reject) => {
       const look = (): void => {
-        if (engine.admin.readiness().ready) resolve()
+        if (engine.admin.readiness().ready && this.#shards?.ready !== false) resolve()
         else cancel = this.#scheduler.after(READY_POLL_MS, look)
       }
       let cancel = (): void => {}

@@ -174,6 +174,7 @@ export class AppendWriter {
     const before = geometry.segmentOf(this.#core.writtenLsn)
     const after = geometry.segmentOf(end)
     this.#core.writtenLsn = end
+    if (after > before) this.#core.segmentFilled?.()
     for (let number = before; number < after; number++) {
       const segment = segments.get(number)
       if (segment === undefined) continue

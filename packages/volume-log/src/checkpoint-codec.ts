@@ -13,8 +13,10 @@ import type { EpochStart } from './types.ts'
 
 const MAGIC = 0x31_50_43_48 // 'HCP1'
 const TRAILER_MAGIC = 0x31_45_43_48 // 'HCE1'
+const BOOT_MAGIC = 0x31_53_43_48 // 'HCS1'
 const VERSION = 1
 const FIXED = 12
+const BOOT_BYTES_MAX = BLOCK_BYTES - 12
 const NO_SEGMENT = Number.MAX_SAFE_INTEGER
 
 export interface CheckpointHead {
@@ -90,6 +92,25 @@ export function encodeTrailer(crc: number, bytesBefore: number): Uint8Array {
   words[2] = bytesBefore % 2 ** 32
   words[3] = Math.floor(bytesBefore / 2 ** 32)
   return new Uint8Array(words.buffer)
+}
+
+/** What stands before a soft checkpoint: the boot whose page cache it speaks of. `boot` is ASCII. */
+export function encodeBoot(boot: Uint8Array, checksum: Checksum): Uint8Array {
+  const block = new Uint8Array(BLOCK_BYTES)
+  const view = new DataView(block.buffer)
+  view.setUint32(0, BOOT_MAGIC, true)
+  view.setUint32(4, boot.length, true)
+  block.set(boot.subarray(0, BOOT_BYTES_MAX), 8)
+  view.setUint32(BLOCK_BYTES - 4, checksum.crc32c(block, 0, BLOCK_BYTES - 4, 0), true)
+  return block
+}
+
+/** A soft checkpoint that was made in that boot; undefined for one of another boot and where a bit is wrong. */
+export function decodeSoft(source: Uint8Array, boot: Uint8Array, checksum: Checksum): Checkpoint | undefined {
+  const expected = encodeBoot(boot, checksum)
+  if (source.length < BLOCK_BYTES || boot.length > BOOT_BYTES_MAX) return undefined
+  for (let i = 0; i < BLOCK_BYTES; i++) if (source[i] !== expected[i]) return undefined
+  return decodeCheckpoint(source.subarray(BLOCK_BYTES), checksum)
 }
 
 /** A checkpoint, or undefined when a single bit of it is wrong. */

@@ -1,21 +1,31 @@
 /**
  * Writes checkpoints in bounded pieces while the log goes on: the map's pages are copied on write
  * meanwhile. A checkpoint counts once everything it refers to is durable, it is durable itself and bears its name.
+ *
+ * A soft one (decision 20) counts for the present boot only: nothing is flushed for it. It frees segments that begin
+ * behind the newest durable checkpoint and behind all that was ever called durable, and no others.
  */
-import { BLOCK_BYTES, lsn } from '@holdfast/base'
+import { assert, BLOCK_BYTES, lsn } from '@holdfast/base'
 import type { DiskError, DiskFile } from '@holdfast/base'
 import type { MapSnapshot } from './block-map.ts'
-import { encodeHead, encodeTrailer, neededSegments } from './checkpoint-codec.ts'
+import { encodeBoot, encodeHead, encodeTrailer, neededSegments } from './checkpoint-codec.ts'
 import type { CheckpointHead } from './checkpoint-codec.ts'
 import type { Flusher } from './flusher.ts'
 import { numberInName } from './geometry.ts'
 import type { CheckpointInfo, LogCore } from './log-core.ts'
+import { encodeText } from './meta.ts'
 
 const PAGES_PER_WRITE = 128
 
 export type CheckpointDone = (error: DiskError | undefined, info: CheckpointInfo | undefined) => void
 
+/** `hole`: a durable one, unless there is no hole in the log any more when its turn comes. */
+type Wish = 'durable' | 'hole' | 'soft'
+
 interface Work {
+  readonly soft: boolean
+  /** Where the checkpoint begins in its file. */
+  readonly base: number
   readonly head: CheckpointHead
   readonly snapshot: MapSnapshot
   readonly info: CheckpointInfo
@@ -28,12 +38,13 @@ export class CheckpointWriter {
   readonly #core: LogCore
   readonly #flusher: Flusher
   #running: CheckpointDone[] | undefined
-  #waiting: CheckpointDone[] = []
+  #waiting: { readonly wish: Wish; readonly done: CheckpointDone }[] = []
   #idle: (() => void)[] = []
 
   constructor(core: LogCore, flusher: Flusher) {
     this.#core = core
     this.#flusher = flusher
+    flusher.closeHole = (done) => this.#ask('hole', done)
   }
 
   get busy(): boolean {
@@ -48,16 +59,28 @@ export class CheckpointWriter {
 
   /** Writes a checkpoint of what is committed now; one that is asked for meanwhile follows. */
   write(done: CheckpointDone): void {
-    this.#waiting.push(done)
+    this.#ask('durable', done)
+  }
+
+  /** Writes one that only the present boot believes, and frees what it may. */
+  writeSoft(): void {
+    this.#ask('soft', () => undefined)
+  }
+
+  #ask(wish: Wish, done: CheckpointDone): void {
+    this.#waiting.push({ wish, done })
     if (this.#running === undefined) this.#start()
   }
 
   #start(): void {
     const core = this.#core
-    this.#running = this.#waiting
+    const wishes = this.#waiting.map(({ wish }) => wish)
+    this.#running = this.#waiting.map(({ done }) => done)
     this.#waiting = []
     const last = core.lastCheckpoint
-    if (last !== undefined && last.lsn === core.committedLsn) {
+    const soft = wishes.every((wish) => wish === 'soft')
+    const needless = last?.lsn === core.committedLsn || (soft && core.softLsn === core.committedLsn)
+    if (needless || (!core.hasHole && wishes.every((wish) => wish === 'hole'))) {
       core.scheduler.soon(() => this.#end(undefined, last))
       return
     }
@@ -65,14 +88,18 @@ export class CheckpointWriter {
       core.scheduler.soon(() => this.#end({ kind: 'io', message: 'log is not usable' }, undefined))
       return
     }
-    const work = this.#snapshot()
-    this.#flusher.flush((error) => {
+    const work = this.#snapshot(soft)
+    if (soft) return this.#writeFile(work)
+    const flushed = (error: DiskError | undefined): void => {
       if (error !== undefined) return this.#end(error, undefined)
       this.#writeFile(work)
-    })
+    }
+    // A flush would wait for this very checkpoint.
+    if (core.hasHole) this.#flusher.sync(flushed)
+    else this.#flusher.flush(flushed)
   }
 
-  #snapshot(): Work {
+  #snapshot(soft: boolean): Work {
     const core = this.#core
     const { geometry, segments, map } = core
     const snapshot = map.snapshot()
@@ -94,18 +121,20 @@ export class CheckpointWriter {
       if (end <= head.lsn && (map.live[segment.slot] ?? 0) === 0) dead.push(segment.number)
     }
     const info = { lsn: lsn(head.lsn), segments: neededSegments(head, map.live), bytes: 0 }
-    return { head, snapshot, info, dead, temporary: `${geometry.path}/checkpoint.tmp` }
+    const base = soft ? BLOCK_BYTES : 0
+    return { soft, base, head, snapshot, info, dead, temporary: `${geometry.path}/checkpoint.tmp` }
   }
 
   #writeFile(work: Work): void {
-    const { disk } = this.#core
+    const { disk, checksum, options } = this.#core
     const headBytes = encodeHead(work.head)
-    const total = headBytes.length + (work.snapshot.pages.length + 1) * BLOCK_BYTES
+    const first = work.soft ? [encodeBoot(encodeText(options.bootId), checksum), headBytes] : [headBytes]
+    const total = work.base + headBytes.length + (work.snapshot.pages.length + 1) * BLOCK_BYTES
     disk.remove(work.temporary)
     disk.open(work.temporary, { createBytes: total }, (error, file) => {
       if (file === undefined) return this.#abandon(work, undefined, error)
-      const crc = this.#core.checksum.crc32c(headBytes, 0, headBytes.length, 0)
-      this.#write(file, [headBytes], 0, (writeError) => {
+      const crc = checksum.crc32c(headBytes, 0, headBytes.length, 0)
+      this.#write(file, first, 0, (writeError) => {
         if (writeError !== undefined) return this.#abandon(work, file, writeError)
         this.#writePages(work, file, 0, headBytes.length, crc, total)
       })
@@ -123,15 +152,16 @@ export class CheckpointWriter {
     const pages = work.snapshot.pages.slice(page, page + PAGES_PER_WRITE)
     if (pages.length === 0) {
       const trailer = encodeTrailer(crcBefore, position)
-      return this.#write(file, [trailer], position, (error) => {
+      return this.#write(file, [trailer], work.base + position, (error) => {
         if (error !== undefined) return this.#abandon(work, file, error)
-        this.#publish(work, file, total)
+        if (work.soft) this.#publishSoft(work, file)
+        else this.#publish(work, file, total)
       })
     }
     let crc = crcBefore
     const buffers = pages.map((entries) => new Uint8Array(entries.buffer, 0, BLOCK_BYTES))
     for (const buffer of buffers) crc = this.#core.checksum.crc32c(buffer, 0, BLOCK_BYTES, crc)
-    this.#write(file, buffers, position, (error) => {
+    this.#write(file, buffers, work.base + position, (error) => {
       if (error !== undefined) return this.#abandon(work, file, error)
       const next = position + buffers.length * BLOCK_BYTES
       // A turn between two pieces, also when the page cache took this one at once.
@@ -156,14 +186,32 @@ export class CheckpointWriter {
     })
   }
 
+  #publishSoft(work: Work, file: DiskFile): void {
+    const core = this.#core
+    const { disk, geometry } = core
+    if (!core.usable) return this.#abandon(work, file, undefined)
+    assert(work.head.lsn <= core.committedLsn, 'soft checkpoint above the commit position', { lsn: work.head.lsn })
+    file.close()
+    disk.rename(work.temporary, geometry.softPath(work.head.lsn))
+    const before = core.softLsn
+    core.softLsn = work.head.lsn
+    if (before > 0) disk.remove(geometry.softPath(before))
+    freeSoftly(core, work.dead, this.#flusher.busy)
+    this.#end(undefined, core.lastCheckpoint)
+  }
+
   #published(work: Work, total: number): void {
     const core = this.#core
+    if (core.softLsn > 0) core.disk.remove(core.geometry.softPath(core.softLsn))
+    core.softLsn = 0
     for (const name of core.disk.list(core.geometry.path)) {
       const other = numberInName(name, 'checkpoint-')
       if (other < 0 || other === work.head.lsn || core.pinnedCheckpoints.has(other)) continue
       core.disk.remove(`${core.geometry.path}/${name}`)
     }
     core.lastCheckpoint = { ...work.info, bytes: total }
+    // Whatever was freed softly lies below: the log has no hole above this any more, and all below it was flushed.
+    if (core.durableLsn < work.head.lsn) core.durableLsn = lsn(work.head.lsn)
     core.freeable = work.dead
     freeDeadSegments(core)
     this.#end(undefined, core.lastCheckpoint)
@@ -206,6 +254,24 @@ export function freeDeadSegments(core: LogCore): void {
   for (const number of core.freeable.splice(0)) {
     const segment = core.segments.get(number)
     if (segment !== undefined) core.segments.free(segment, true)
+  }
+}
+
+/**
+ * Frees segments that a soft checkpoint leaves dead. None that the newest durable checkpoint may need, nor any byte that
+ * was called durable: after a loss of power replay goes from there as far as the log is whole. Nor while a flush is
+ * under way, which has looked already where it may begin.
+ */
+function freeSoftly(core: LogCore, dead: readonly number[], flushing: boolean): void {
+  const { segments, geometry, lastCheckpoint, durableLsn, meta } = core
+  if (lastCheckpoint === undefined || flushing) return
+  if (core.pins > 0 && (segments.hasSpare || segments.hasRoom(false))) return
+  const limit = Math.max(lastCheckpoint.lsn, durableLsn, meta.value.durableLsn)
+  for (const number of dead) {
+    const segment = segments.get(number)
+    if (segment === undefined || number * geometry.segmentBlocks < limit) continue
+    segments.free(segment, true)
+    core.softFreedEnd = Math.max(core.softFreedEnd, (number + 1) * geometry.segmentBlocks)
   }
 }
 

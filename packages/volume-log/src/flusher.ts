@@ -1,4 +1,8 @@
-/** Makes the log durable. One flush runs, all that ask meanwhile share the next one (I3). */
+/**
+ * Makes the log durable. One flush runs, all that ask meanwhile share the next one (I3). Where segments were used again
+ * on the word of a soft checkpoint, a durable checkpoint behind them comes first: without it nothing above is durable.
+ */
+import { assert } from '@holdfast/base'
 import type { DiskError, Lsn } from '@holdfast/base'
 import type { LogCore } from './log-core.ts'
 
@@ -13,6 +17,9 @@ export class Flusher {
   #outstanding = 0
   #target = 0
   #error: DiskError | undefined
+  #syncs = 0
+  /** Writes a durable checkpoint. Set by who makes checkpoints, which need this flusher themselves. */
+  closeHole: (done: (error: DiskError | undefined) => void) => void = (done) => done(undefined)
 
   constructor(core: LogCore) {
     this.#core = core
@@ -27,17 +34,52 @@ export class Flusher {
   }
 
   get busy(): boolean {
-    return this.#busy
+    return this.#busy || this.#syncs > 0
   }
 
   /** Calls back, at once perhaps, when no flush is under way. */
   whenIdle(callback: () => void): void {
-    if (this.#busy) this.#idle.push(callback)
+    if (this.busy) this.#idle.push(callback)
     else callback()
   }
 
+  /** Everything written so far goes to the disk, and nothing is promised: for the checkpoint that a flush waits for. */
+  sync(done: (error: DiskError | undefined) => void): void {
+    assert(this.#outstanding === 0, 'sync beside a flush')
+    this.#syncs++
+    let outstanding = 1
+    let failure = this.#core.failure
+    const ended = (error: DiskError | undefined): void => {
+      failure ??= error
+      if (--outstanding > 0) return
+      this.#syncs--
+      if (failure !== undefined) this.#core.fail(failure)
+      done(failure)
+      this.#announceIdle()
+    }
+    this.#syncDirty(() => {
+      outstanding++
+      return ended
+    })
+    this.#core.scheduler.soon(() => ended(undefined))
+  }
+
   readonly #start = (): void => {
+    if (!this.#core.hasHole) return this.#round()
+    this.closeHole((error) => {
+      if (error === undefined) return this.#round()
+      // Not even begun: what was durable is so still, and the next flush tries again.
+      const waiting = this.#waiting
+      this.#waiting = []
+      this.#busy = false
+      for (const done of waiting) done(error, this.#core.durableLsn)
+      this.#announceIdle()
+    })
+  }
+
+  #round(): void {
     const core = this.#core
+    assert(!core.hasHole, 'flush over a hole in the log')
     const running = this.#waiting
     this.#waiting = this.#running
     this.#running = running
@@ -46,22 +88,30 @@ export class Flusher {
     core.cutSinceFlush = Number.POSITIVE_INFINITY
     this.#error = core.failure
     this.#outstanding = 1
-    for (const segment of core.segments.all) {
-      const file = segment.file
-      if (!segment.dirty || file === undefined) continue
-      segment.dirty = false
+    this.#syncDirty(() => {
       this.#outstanding++
-      core.segments.retain(segment)
-      file.datasync((error) => {
-        if (error === undefined) segment.nameOwed = false
-        core.segments.release(segment)
-        this.#ended(error)
-      })
-    }
+      return this.#ended
+    })
     this.#ended(undefined)
   }
 
-  #ended(error: DiskError | undefined): void {
+  #syncDirty(begin: () => (error: DiskError | undefined) => void): void {
+    const { segments } = this.#core
+    for (const segment of segments.all) {
+      const file = segment.file
+      if (!segment.dirty || file === undefined) continue
+      segment.dirty = false
+      const ended = begin()
+      segments.retain(segment)
+      file.datasync((error) => {
+        if (error === undefined) segment.nameOwed = false
+        segments.release(segment)
+        ended(error)
+      })
+    }
+  }
+
+  readonly #ended = (error: DiskError | undefined): void => {
     if (error !== undefined) this.#error ??= error
     this.#outstanding--
     if (this.#outstanding > 0) return
@@ -75,6 +125,11 @@ export class Flusher {
     this.#busy = this.#waiting.length > 0
     if (this.#busy) core.scheduler.soon(this.#start)
     for (const done of finished) done(this.#error, core.durableLsn)
-    if (!this.#busy && this.#idle.length > 0) for (const callback of this.#idle.splice(0)) callback()
+    this.#announceIdle()
+  }
+
+  #announceIdle(): void {
+    if (this.busy || this.#idle.length === 0) return
+    for (const callback of this.#idle.splice(0)) callback()
   }
 }

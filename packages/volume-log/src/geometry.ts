@@ -49,6 +49,11 @@ export class Geometry {
     return `${this.path}/checkpoint-${String(lsn).padStart(16, '0')}`
   }
 
+  /** A checkpoint that is not durable (decision 20). */
+  softPath(lsn: number): string {
+    return `${this.path}/soft-${String(lsn).padStart(16, '0')}`
+  }
+
   get metaPath(): string {
     return `${this.path}/meta`
   }

@@ -63,7 +63,14 @@ export class LogCore {
   damage: DamageRange[] = []
   /** In state `damaged`: up to where the log is known to have reached. */
   damagedBelowLsn: Lsn = lsn(0)
+  /** The newest durable one. */
   lastCheckpoint: CheckpointInfo | undefined
+  /** Position of the newest soft checkpoint (decision 20); 0 where a durable one is as new. */
+  softLsn = 0
+  /** End of the last segment that was freed on the word of a soft checkpoint. */
+  softFreedEnd = 0
+  /** Called when the log has gone on into another segment. */
+  segmentFilled: (() => void) | undefined
   /** Segments that no checkpoint needs any more. */
   freeable: number[] = []
   pins = 0
@@ -198,6 +205,14 @@ export class LogCore {
     else this.#whenNoTask.push(callback)
   }
 
+  /**
+   * Replay from the newest durable checkpoint would end at a segment that was used again: what lies behind is safe
+   * from the end of the process and not from that of the host, and must not be called durable.
+   */
+  get hasHole(): boolean {
+    return this.softFreedEnd > (this.lastCheckpoint?.lsn ?? 0)
+  }
+
   get usable(): boolean {
     return this.state === 'ok' || this.state === 'damaged'
   }
@@ -219,6 +234,8 @@ export class LogCore {
     this.damage = []
     this.damagedBelowLsn = lsn(0)
     this.lastCheckpoint = undefined
+    this.softLsn = 0
+    this.softFreedEnd = 0
     this.freeable = []
   }
 

@@ -8,6 +8,8 @@ import type { Room } from './room.ts'
 
 /** Rounds without an append after which a volume is put to rest, in multiples of `idleRounds`. */
 const REST_FACTOR = 4
+/** Flushes since the last durable checkpoint, beyond one a round, up to which soft ones are worth a try. */
+const FLUSHES_MAX = 4
 
 /** What `maintenance` of a log does: bounded work, everything else is left for a later round. */
 export class Maintenance {
@@ -16,6 +18,11 @@ export class Maintenance {
   readonly #flusher: Flusher
   readonly #room: Room
   #lastAppended = -1
+  /** Since the newest durable checkpoint, and which that was. */
+  #rounds = 0
+  #roundsOf = -1
+  #flushesOf = 0
+  #lookScheduled = false
   #quietRounds = 0
 
   constructor(core: LogCore, checkpoints: CheckpointWriter, flusher: Flusher, room: Room) {
@@ -23,16 +30,59 @@ export class Maintenance {
     this.#checkpoints = checkpoints
     this.#flusher = flusher
     this.#room = room
+    core.segmentFilled = () => {
+      if (this.#lookScheduled || core.settings.softDeadSegmentsMin === 0) return
+      this.#lookScheduled = true
+      core.scheduler.soon(this.#look)
+    }
+  }
+
+  /** A log that overwrites itself would be through its segments many times before the next round. */
+  readonly #look = (): void => {
+    this.#lookScheduled = false
+    const core = this.#core
+    if (!core.usable || core.truncating || this.#checkpoints.busy || this.#flusher.busy) return
+    if (dueCheckpoint(core, this.#patient) === 'soft') this.#checkpoints.writeSoft()
   }
 
   round(): void {
     const core = this.#core
     if (!core.usable || core.truncating) return
     freeDeadSegments(core)
-    if (!this.#checkpoints.busy && needsCheckpoint(core)) this.#checkpoints.write(() => undefined)
+    this.#countRound()
+    if (!this.#checkpoints.busy) {
+      const due = dueCheckpoint(core, this.#patient)
+      if (due === 'durable') this.#checkpoints.write(() => undefined)
+      else if (due === 'soft' && !this.#flusher.busy) this.#checkpoints.writeSoft()
+    }
     this.#noteDurable()
     core.segments.closeIdle()
+    this.#trimSpares()
     this.#rest()
+  }
+
+  #countRound(): void {
+    const newest = this.#core.lastCheckpoint?.lsn ?? 0
+    if (newest === this.#roundsOf) this.#rounds++
+    else {
+      this.#rounds = 0
+      this.#flushesOf = this.#core.flushes
+    }
+    this.#roundsOf = newest
+  }
+
+  /** Soft checkpoints may do for now: the last durable one is not old, and what is flushed all the time gains nothing. */
+  get #patient(): boolean {
+    const { flushes, settings } = this.#core
+    return this.#rounds < settings.softRoundsMax && flushes - this.#flushesOf <= this.#rounds + FLUSHES_MAX
+  }
+
+  /** Nothing appended since the last round, or other volumes may want the space. */
+  #trimSpares(): void {
+    const { segments, appendedLsn, settings } = this.#core
+    if (!segments.hasExcessSpares) return
+    const quiet = appendedLsn === this.#lastAppended && this.#quietRounds >= settings.idleRounds
+    if (quiet || !segments.hasRoom(false)) segments.trimSpares()
   }
 
   /** Recovery tells a torn tail from damage by it, and need not check payloads below. */
@@ -74,28 +124,50 @@ export class Maintenance {
   }
 }
 
-/** Enough new log since the last checkpoint, or enough dead segments that only a checkpoint frees. */
-export function needsCheckpoint(core: LogCore): boolean {
-  const last = core.lastCheckpoint
-  const newBytes = (core.committedLsn - (last?.lsn ?? 0)) * BLOCK_BYTES
-  if (newBytes === 0) return false
-  const { checkpointBytesMin, deadSegmentsMax } = core.settings
-  if (newBytes >= Math.max(checkpointBytesMin, 4 * (last?.bytes ?? 0))) return true
-  const dead = deadSegments(core)
-  if (dead === 0) return false
-  // Space that is wanted is worth a checkpoint; else only when it is worth its own bytes.
-  if (!core.segments.hasRoom(false) && !core.segments.hasSpare) return true
-  const worth = dead * core.geometry.segmentBytes >= 2 * (last?.bytes ?? 0)
-  return dead >= deadSegmentsMax && worth
+interface Dead {
+  /** Wholly below the commit position, without a live block. */
+  readonly all: number
+  /** Of them, those that a soft checkpoint frees. */
+  readonly soft: number
+  /** Bytes of live segments that begin behind the newest durable checkpoint: what a replay would read. */
+  readonly replayBytes: number
 }
 
-/** Segments wholly below the commit position without a live block. */
-export function deadSegments(core: LogCore): number {
-  const { geometry, segments, map, committedLsn } = core
-  let dead = 0
-  for (const segment of segments.all) {
-    if ((segment.number + 1) * geometry.segmentBlocks > committedLsn) continue
-    if ((map.live[segment.slot] ?? 0) === 0) dead++
+/** Which checkpoint is due: enough new log since the last one, or enough dead segments that it frees. */
+export function dueCheckpoint(core: LogCore, patient: boolean): 'durable' | 'soft' | undefined {
+  const { settings, segments, geometry, committedLsn, lastCheckpoint: last, softLsn } = core
+  const newBytes = (committedLsn - (last?.lsn ?? 0)) * BLOCK_BYTES
+  if (newBytes === 0) return undefined
+  const bytesMin = Math.max(settings.checkpointBytesMin, 4 * (last?.bytes ?? 0))
+  const { all, soft, replayBytes } = deadSegments(core)
+  const worth = (count: number): boolean => count * geometry.segmentBytes >= 2 * (last?.bytes ?? 0)
+  const allowed = settings.softDeadSegmentsMin > 0 && last !== undefined && core.state === 'ok'
+  if (!allowed || !patient || replayBytes >= Math.max(settings.softBytesMax, bytesMin)) {
+    if (newBytes >= bytesMin || (all >= settings.deadSegmentsMax && worth(all))) return 'durable'
   }
-  return dead
+  const hardBytes = (all - soft) * geometry.segmentBytes
+  if (hardBytes >= settings.softBytesMax && all >= settings.deadSegmentsMax && worth(all)) return 'durable'
+  // Space that is wanted is worth a checkpoint.
+  if (all > 0 && !segments.hasSpare && !segments.hasRoom(false)) return 'durable'
+  if (!allowed) return undefined
+  if (soft >= settings.softDeadSegmentsMin && worth(soft)) return segments.hasRoom(false) ? 'soft' : 'durable'
+  // Recovery from the end of the process alone stays short.
+  return (committedLsn - Math.max(last.lsn, softLsn)) * BLOCK_BYTES >= bytesMin ? 'soft' : undefined
+}
+
+function deadSegments(core: LogCore): Dead {
+  const { geometry, segments, map, committedLsn, durableLsn, lastCheckpoint, meta } = core
+  const durableEnd = lastCheckpoint?.lsn ?? 0
+  const limit = Math.max(durableEnd, durableLsn, meta.value.durableLsn)
+  let all = 0
+  let soft = 0
+  let replay = 0
+  for (const segment of segments.all) {
+    const start = segment.number * geometry.segmentBlocks
+    const dead = start + geometry.segmentBlocks <= committedLsn && (map.live[segment.slot] ?? 0) === 0
+    if (dead) all++
+    else if (start >= durableEnd) replay++
+    if (dead && start >= limit) soft++
+  }
+  return { all, soft, replayBytes: replay * geometry.segmentBytes }
 }

@@ -26,13 +26,15 @@ interface Step {
 class Model {
   readonly random: SeededRandom
   readonly harness: Harness
-  readonly counts = { torn: 0, truncated: 0, relocated: 0, hostCrashes: 0, checkpoints: 0 }
+  readonly counts = { torn: 0, truncated: 0, relocated: 0, hostCrashes: 0, checkpoints: 0, soft: 0, softLost: 0 }
   #history: Step[] = []
   #seq = 0
   #fill = 0
+  readonly #lazy: boolean
 
   constructor(seed: number) {
     this.random = new SeededRandom(seed)
+    this.#lazy = this.random.chance(60)
     const segmentBlocks = [16, 32, 64][this.random.below(3)] ?? 16
     this.harness = new Harness({
       seed,
@@ -43,6 +45,9 @@ class Model {
       settings: {
         checkpointBytesMin: 120 * BLOCK,
         deadSegmentsMax: 2,
+        softDeadSegmentsMin: this.random.below(3),
+        softRoundsMax: this.#lazy ? 30 : 1 + this.random.below(12),
+        softBytesMax: 10 ** (1 + this.random.below(3)) * segmentBlocks * BLOCK,
         compactionSlackSegments: 1,
         openFilesMax: 3,
         idleRounds: 1,
@@ -65,9 +70,9 @@ class Model {
     const { harness } = this
     if (roll < 55) this.#append()
     else if (roll < 72) harness.log.commitTo(this.#somewhere())
-    else if (roll < 78) harness.flush()
+    else if (roll < 78) this.#seldom(() => harness.flush())
     else if (roll < 84) harness.log.maintenance()
-    else if (roll < 86) this.#checkpoint()
+    else if (roll < 86) this.#seldom(() => this.#checkpoint())
     else if (roll < 92) this.#relocate()
     else if (roll < 94) this.#truncate()
     else if (roll < 95) this.#closeAndOpen()
@@ -92,6 +97,11 @@ class Model {
     expect(this.harness.log.mappedBlocks).toBe(mapped)
     const holes = this.harness.log.blockStatus(100, BLOCKS * BLOCK - 100, 1000)
     expect(holes.reduce((sum, extent) => sum + extent.lengthBytes, 0)).toBe(BLOCKS * BLOCK - 100)
+  }
+
+  /** What makes the log durable comes often or hardly ever: only then soft checkpoints have their day. */
+  #seldom(task: () => void): void {
+    if (!this.#lazy || this.random.chance(10)) task()
   }
 
   #somewhere(): ReturnType<typeof lsn> {
@@ -209,18 +219,18 @@ class Model {
     this.#afterOpen()
   }
 
-  #crash(keepPercent: number): void {
+  #crash(keep: number): void {
     const h = this.harness
+    let keepPercent = keep
     const { durableLsn, committedLsn, writtenLsn } = h.log
+    const softly = h.disk.paths().some((path) => path.includes('/soft-'))
     h.crash(keepPercent)
     if (this.random.chance(20)) {
       // A second crash in the middle of recovery.
-      try {
-        let steps = this.random.below(30)
-        h.scheduler.run(() => steps-- === 0)
-      } finally {
-        h.crash(100)
-      }
+      h.openHalfway(this.random.below(60))
+      const second = this.random.chance(50) ? 100 : this.random.below(100)
+      h.crash(second)
+      keepPercent = Math.min(keepPercent, second)
     }
     h.open()
     expect(h.report?.damage).toEqual([])
@@ -229,6 +239,10 @@ class Model {
     expect(h.log.committedLsn).toBeLessThanOrEqual(committedLsn)
     if (h.report?.cutAtLsn !== undefined) this.counts.torn++
     if (keepPercent < 100) this.counts.hostCrashes++
+    if (h.report?.soft === true) this.counts.soft++
+    if (softly && keepPercent < 100) this.counts.softLost++
+    // Nothing of it is believed twice, and none is left to be believed by mistake.
+    expect(h.disk.paths().filter((path) => path.includes('/soft-'))).toEqual([])
     this.#afterOpen()
   }
 
@@ -256,11 +270,11 @@ class Model {
 
 describe('random operations against a plain array', () => {
   it('keeps every flushed batch and shows exactly the committed ones', () => {
-    const total = { torn: 0, truncated: 0, relocated: 0, hostCrashes: 0, checkpoints: 0 }
+    const total = { torn: 0, truncated: 0, relocated: 0, hostCrashes: 0, checkpoints: 0, soft: 0, softLost: 0 }
     for (let seed = FIRST_SEED; seed < FIRST_SEED + CASES; seed++) {
       const model = new Model(seed)
       try {
-        for (let i = 0; i < 60; i++) model.step()
+        for (let i = 0; i < 90; i++) model.step()
         model.harness.scheduler.run()
         model.check()
       } catch (error) {
@@ -273,5 +287,7 @@ describe('random operations against a plain array', () => {
     expect(total.truncated).toBeGreaterThan(100)
     expect(total.relocated).toBeGreaterThan(50)
     expect(total.hostCrashes).toBeGreaterThan(50)
+    expect(total.soft).toBeGreaterThan(20)
+    expect(total.softLost).toBeGreaterThan(10)
   })
 })

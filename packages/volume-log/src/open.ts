@@ -31,7 +31,12 @@ export function openReplicaLog(options: ReplicaLogOptions, done: OpenDone): void
   if (found.state === 'rebuilding') return openRebuilding(core, done)
   new Recovery(core, (error, report) => {
     if (error !== undefined) return done({ kind: 'io', message: error.message }, undefined, undefined)
-    done(undefined, new ReplicaLog(core), report)
+    const log = new ReplicaLog(core)
+    if (report?.soft !== true) return done(undefined, log, report)
+    log.harden((hardenError) => {
+      if (hardenError === undefined) return done(undefined, log, report)
+      log.close(false, () => done({ kind: 'io', message: hardenError.message }, undefined, undefined))
+    })
   }).run()
 }
 
@@ -87,5 +92,6 @@ function emptyReport(created: boolean, suspect: boolean, rebuilding: boolean): R
     damage: [],
     suspect,
     rebuilding,
+    soft: false,
   }
 }

@@ -211,7 +211,7 @@ export class Rebuild implements RebuildTarget {
   #removeCheckpoints(): void {
     const { disk, geometry } = this.#core
     for (const name of disk.list(geometry.path)) {
-      if (name.startsWith('checkpoint')) disk.remove(`${geometry.path}/${name}`)
+      if (name.startsWith('checkpoint') || name.startsWith('soft-')) disk.remove(`${geometry.path}/${name}`)
     }
   }
 

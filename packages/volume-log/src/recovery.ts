@@ -6,17 +6,22 @@
  * Proof is the durable LSN in meta, that in later valid headers which this replica sealed in the boot it
  * stopped in (a header sealed elsewhere speaks of the other replica's disk), and, if the host did not lose its page
  * cache, the committed LSN in any later valid header.
+ *
+ * A soft checkpoint (decision 20) is believed in the boot that it names and no other. What it refers to may never have
+ * been written to the disk: it is read, checked and written again, and nothing of it is durable before `harden`.
  */
 import { BLOCK_BYTES, lsn } from '@holdfast/base'
 import type { DiskError, DiskFile } from '@holdfast/base'
 import { BatchScan } from './batch-scan.ts'
-import { decodeCheckpoint, neededSegments } from './checkpoint-codec.ts'
+import { decodeCheckpoint, decodeSoft, neededSegments } from './checkpoint-codec.ts'
 import type { Checkpoint } from './checkpoint-codec.ts'
 import { numberInName } from './geometry.ts'
 import type { HeaderView } from './header-codec.ts'
 import { op, wasHeader } from './header-codec.ts'
 import { sealerOf } from './log-core.ts'
 import type { LogCore } from './log-core.ts'
+import { encodeText } from './meta.ts'
+import { SoftCheck } from './soft-check.ts'
 import type { Segment } from './segment-set.ts'
 import type { DamageRange, RecoveryReport } from './types.ts'
 
@@ -72,6 +77,8 @@ export class Recovery {
    * write-back failed, which the kernel has said once and no later `fdatasync` says or repairs.
    */
   readonly #rewriteFrom: number
+  /** Position of the soft checkpoint that it began at. */
+  #softLsn = 0
   #rewriting = 1
   #rewriteError: DiskError | undefined
   #rewritten: () => void = () => undefined
@@ -93,17 +100,69 @@ export class Recovery {
     const { disk, geometry, segments } = core
     const names = disk.list(geometry.path)
     const files = names.map((name) => numberInName(name, 'segment-')).filter((number) => number >= 0)
-    const checkpoint = this.#newestCheckpoint(names)
+    const durable = this.#newestCheckpoint(names)
+    const soft = this.#softCheckpoint(names, durable)
+    const checkpoint = soft ?? durable
     if (checkpoint !== undefined) loadCheckpoint(core, checkpoint)
+    if (soft !== undefined) this.#beganSoftly(soft, durable)
     this.#missing(files)
     for (const number of files) segments.add(number)
     segments.adopt(names)
+    // In the boot of a soft one nothing returns, and the durable one still needs what that has left dead.
+    if (checkpoint !== undefined && soft === undefined) this.#dropReturned()
     this.#committedSeen = core.committedLsn
     disk.remove(`${geometry.path}/checkpoint.tmp`)
     if (checkpoint === undefined && files.length > 0 && (files[0] ?? 0) > 0) {
       return this.#withoutCheckpoint(files)
     }
-    this.#replay()
+    if (soft === undefined) return this.#replay()
+    const from = Math.max(durable?.lsn ?? 0, this.#rewriteFrom)
+    new SoftCheck(core, from, soft.lsn, {
+      damaged: (range) => this.#bad.push(range),
+      done: (error, written) => {
+        if (error !== undefined) return this.#fail(error)
+        this.#replayed.push(...written)
+        this.#replay()
+      },
+    }).run()
+  }
+
+  /**
+   * The newest soft checkpoint of this boot that is newer than any durable one. Those of another boot speak of a page
+   * cache that is gone; so does any where the log was last changed in another boot or was stopped cleanly since.
+   */
+  #softCheckpoint(names: readonly string[], durable: Checkpoint | undefined): Checkpoint | undefined {
+    const { disk, geometry, checksum, events, meta, options } = this.#core
+    const found = names.map((name) => numberInName(name, 'soft-')).filter((at) => at >= 0)
+    const believed = !meta.value.clean && meta.value.bootId === options.bootId
+    let soft: Checkpoint | undefined
+    for (const at of found.sort((a, b) => b - a)) {
+      const newer = soft === undefined && at > (durable?.lsn ?? 0) && at <= (meta.value.cutTo ?? at)
+      const bytes = believed && newer ? disk.readWhole(geometry.softPath(at)) : undefined
+      const decoded = bytes && decodeSoft(bytes, encodeText(options.bootId), checksum)
+      const fits = decoded?.seed === geometry.seed && decoded.segmentBlocks === geometry.segmentBlocks
+      if (decoded !== undefined && fits) soft = decoded
+      else {
+        if (bytes !== undefined) events.event('error', 'soft checkpoint is of no use', { path: geometry.path, lsn: at })
+        disk.remove(geometry.softPath(at))
+      }
+    }
+    return soft
+  }
+
+  #beganSoftly(soft: Checkpoint, durable: Checkpoint | undefined): void {
+    const core = this.#core
+    this.#softLsn = soft.lsn
+    core.events.event('info', 'recovery begins at a soft checkpoint', {
+      path: core.geometry.path,
+      lsn: soft.lsn,
+      durable: durable?.lsn,
+    })
+    core.softLsn = soft.lsn
+    core.softFreedEnd = soft.lsn
+    core.lastCheckpoint = durable && { lsn: lsn(durable.lsn), segments: [], bytes: durable.bytes }
+    // It was committed, and the page cache is still there: what is wrong below is damage, never a torn tail.
+    this.#provenLsn = Math.max(this.#provenLsn, soft.lsn)
   }
 
   #newestCheckpoint(names: readonly string[]): Checkpoint | undefined {
@@ -132,6 +191,18 @@ export class Recovery {
         const at = lsn(segment.number * geometry.segmentBlocks)
         this.#bad.push({ kind: 'segment-missing', lsn: at, blockCount: live, logicalBlock: -1 })
       }
+    }
+  }
+
+  /**
+   * What the checkpoint has left dead was freed, and perhaps used again, before a loss of power gave it its old name
+   * back. It is not offered to peers: what it holds may be of another segment by now.
+   */
+  #dropReturned(): void {
+    const { segments, map, geometry, committedLsn } = this.#core
+    for (const segment of [...segments.all]) {
+      const end = (segment.number + 1) * geometry.segmentBlocks
+      if (end <= committedLsn && (map.live[segment.slot] ?? 0) === 0) segments.free(segment, true)
     }
   }
 
@@ -408,7 +479,8 @@ export class Recovery {
 
   #finish(): void {
     const core = this.#core
-    core.durableLsn = core.writtenLsn
+    const durableLsn = Math.max(core.meta.value.durableLsn, core.lastCheckpoint?.lsn ?? 0)
+    core.durableLsn = this.#softLsn === 0 ? core.writtenLsn : lsn(Math.min(durableLsn, core.writtenLsn))
     core.damage = this.#bad
     // An idle volume keeps no file open.
     for (const segment of core.segments.all) core.segments.closeFile(segment)
@@ -420,6 +492,7 @@ export class Recovery {
       damage: this.#bad,
       suspect: core.suspect,
       rebuilding: false,
+      soft: this.#softLsn > 0,
     }
     const meta = core.meta.value
     if (meta.clean && meta.cutTo === undefined && core.state === 'ok') {

@@ -318,6 +318,22 @@ export class ReplicaLog {
     return segments.numbers.filter((number) => (number + 1) * geometry.segmentBlocks <= limit)
   }
 
+  /**
+   * The end of a recovery that began at a soft checkpoint, before anybody has the log: all that was found is on the disk,
+   * and with a durable checkpoint behind it it is durable.
+   */
+  harden(done: (error: DiskError | undefined) => void): void {
+    const core = this.#core
+    // Spares take room that the checkpoint may want.
+    if (!core.segments.hasRoom(false)) core.segments.trimSpares()
+    this.#checkpoints.write((error) => {
+      if (error !== undefined) return done(error)
+      core.durableLsn = core.writtenLsn
+      core.meta.value.durableLsn = Math.max(core.meta.value.durableLsn, core.durableLsn)
+      core.meta.save(done)
+    })
+  }
+
   checkpointNow(done: CheckpointDone): void {
     this.#checkpoints.write(done)
   }

@@ -142,6 +142,21 @@ export class SegmentSet {
     return this.#disk.space().freeBytes >= this.#geometry.segmentBytes + reserve
   }
 
+  /** Spares kept while the log is written to: what a checkpoint frees at once is what is written until the next. */
+  get #sparesMax(): number {
+    const { spareFilesMax, spareBytesMax } = this.#settings
+    return Math.max(spareFilesMax, Math.floor(spareBytesMax / this.#geometry.segmentBytes))
+  }
+
+  /** Gives space back that a busy log would use again at once. */
+  trimSpares(): void {
+    for (const path of this.#spares.splice(this.#settings.spareFilesMax)) this.#disk.remove(path)
+  }
+
+  get hasExcessSpares(): boolean {
+    return this.#spares.length > this.#settings.spareFilesMax
+  }
+
   get hasSpare(): boolean {
     return this.#spares.length > 0
   }
@@ -234,7 +249,7 @@ export class SegmentSet {
     segment.file?.close()
     segment.file = undefined
     const path = this.#geometry.segmentPath(segment.number)
-    if (!recycle || this.#spares.length >= this.#settings.spareFilesMax) return this.#disk.remove(path)
+    if (!recycle || this.#spares.length >= this.#sparesMax) return this.#disk.remove(path)
     const spare = `${this.#geometry.path}/spare-${this.#spareCounter++}`
     this.#disk.rename(path, spare)
     this.#spares.push(spare)

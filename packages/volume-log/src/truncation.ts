@@ -3,7 +3,7 @@
  * meta names the cut, so that a crash in between finishes it, and the headers of the tail are wiped: nothing of
  * it can be taken for a continuation of the log again.
  */
-import { BLOCK_BYTES } from '@holdfast/base'
+import { assert, BLOCK_BYTES } from '@holdfast/base'
 import type { Disk, DiskError, DiskFile, Lsn } from '@holdfast/base'
 import type { AppendWriter } from './append-writer.ts'
 import type { Flusher } from './flusher.ts'
@@ -66,6 +66,7 @@ export class Truncation {
     const core = this.#core
     if (!core.usable || core.truncating) return 'not-usable'
     if (target < core.committedLsn) return 'would-lose-committed'
+    assert(core.softLsn <= target, 'soft checkpoint above the commit position', { target, soft: core.softLsn })
     if (target === core.appendedLsn || core.pending.hasStart(target)) return undefined
     return 'not-a-boundary'
   }

@@ -13,12 +13,20 @@ export interface LogSettings {
   readonly reserveBytes: number
   /** New log that starts a checkpoint at the least. */
   readonly checkpointBytesMin: number
-  /** Freed segment files kept for reuse. */
+  /** Freed segment files kept for reuse by a log at rest, or where space is short. */
   readonly spareFilesMax: number
+  /** Bytes of freed segment files kept by a log that is written to, if that is more. */
+  readonly spareBytesMax: number
   /** Segments that log may exceed twice the live blocks by, before compaction. */
   readonly compactionSlackSegments: number
   /** Dead segments below the commit position that start a checkpoint before its time. */
   readonly deadSegmentsMax: number
+  /** Dead segments that were never durable and that start a soft checkpoint (decision 20); 0: never. */
+  readonly softDeadSegmentsMin: number
+  /** Rounds of maintenance that soft checkpoints may stand in for a durable one. */
+  readonly softRoundsMax: number
+  /** Bytes of live log behind the newest durable checkpoint, or of dead log that only a durable one frees, that call for one. */
+  readonly softBytesMax: number
   /** Milliseconds that cut tails are kept aside; applied when the log is opened. */
   readonly cutKeepMs: number
   /** Calls of `maintenance` without use after which a segment file is closed. */
@@ -31,8 +39,12 @@ export const defaultSettings: LogSettings = {
   reserveBytes: 256 * 1024 * 1024,
   checkpointBytesMin: 256 * 1024 * 1024,
   spareFilesMax: 8,
+  spareBytesMax: 512 * 1024 * 1024,
   compactionSlackSegments: 4,
   deadSegmentsMax: 8,
+  softDeadSegmentsMin: 4,
+  softRoundsMax: 30,
+  softBytesMax: 1024 * 1024 * 1024,
   cutKeepMs: 24 * 3600 * 1000,
   idleRounds: 2,
   openFilesMax: 128,
@@ -81,6 +93,8 @@ export interface RecoveryReport {
   readonly damage: readonly DamageRange[]
   readonly suspect: boolean
   readonly rebuilding: boolean
+  /** It began at a checkpoint that is not durable. */
+  readonly soft: boolean
 }
 
 /**

@@ -357,7 +357,7 @@ describe('disk full', () => {
 
 describe('rebuild', () => {
   const prepare = (): { a: Harness; b: Harness; info: CheckpointInfo } => {
-    const settings = { spareFilesMax: 0 }
+    const settings = { spareFilesMax: 0, spareBytesMax: 0 }
     const a = new Harness({ segmentBlocks: 16, settings }).open()
     const b = new Harness({ segmentBlocks: 16, seed: 2, settings }).open()
     for (let i = 0; i < 24; i++) a.write([i, i + 1])

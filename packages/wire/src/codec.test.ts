@@ -171,7 +171,13 @@ describe('hello', () => {
       incarnation: incarnation('i'),
       to: nodeId('b'),
       channel: 'data',
+      fromShard: 0,
+      toShard: 0,
     } as const
     expect(decodeHello(encodeHello(hello))).toEqual(hello)
+    const sharded = { ...hello, fromShard: 3, toShard: 300 }
+    expect(decodeHello(encodeHello(sharded))).toEqual(sharded)
+    // Who knows of no shards sends the same bytes as ever.
+    expect(encodeHello(hello).length).toBe(encodeHello(sharded).length - 5)
   })
 })

@@ -405,6 +405,8 @@ export function encodeHello(hello: Hello): Uint8Array {
   writer.uint32((4 << 3) | 2).string(hello.incarnation)
   writer.uint32((5 << 3) | 2).string(hello.to)
   writer.uint32((6 << 3) | 2).string(hello.channel)
+  if (hello.fromShard !== 0) writer.uint32(7 << 3).uint32(hello.fromShard)
+  if (hello.toShard !== 0) writer.uint32(8 << 3).uint32(hello.toShard)
   return writer.finish()
 }
 
@@ -412,11 +414,15 @@ export function encodeHello(hello: Hello): Uint8Array {
 export function decodeHello(bytes: Uint8Array): Hello {
   const texts = new Map<number, string>()
   let protocolVersion = 0
+  let fromShard = 0
+  let toShard = 0
   try {
     const reader = protobuf.Reader.create(bytes)
     while (reader.pos < reader.len) {
       const tag = reader.uint32()
       if (tag === 1 << 3) protocolVersion = reader.uint32()
+      else if (tag === 7 << 3) fromShard = reader.uint32()
+      else if (tag === 8 << 3) toShard = reader.uint32()
       else if ((tag & 7) === 2) texts.set(tag >>> 3, reader.string())
       else reader.skipType(tag & 7)
     }
@@ -433,5 +439,7 @@ export function decodeHello(bytes: Uint8Array): Hello {
     incarnation: incarnation(text(4)),
     to: nodeId(text(5)),
     channel,
+    fromShard,
+    toShard,
   }
 }

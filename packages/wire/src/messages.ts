@@ -254,4 +254,7 @@ export interface Hello {
   readonly incarnation: Incarnation
   readonly to: NodeId
   readonly channel: 'control' | 'data'
+  /** Whose thread speaks, and whose is meant. Who knows of no shards leaves them out, and is shard 0. */
+  readonly fromShard: number
+  readonly toShard: number
 }

@@ -83,4 +83,6 @@ export interface ExportCatalog {
   find(name: string): ExportInfo | undefined
   /** Opens a session. Throws HoldfastError HF_NOT_FOUND if the export has gone meanwhile. */
   open(name: string, completion: Completion): ExportSession
+  /** Where it is another shard of this node that opens sessions of the export: which one. */
+  away?(name: string): number | undefined
 }

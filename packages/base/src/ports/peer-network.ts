@@ -14,6 +14,8 @@ export interface PeerAddress {
   readonly node: NodeId
   readonly host: string
   readonly port: number
+  /** Which of the node's shards is meant. */
+  readonly shard: number
 }
 
 export interface PeerLink<Message> {

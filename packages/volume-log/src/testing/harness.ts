@@ -3,6 +3,7 @@ import { epoch as toEpoch, lsn, sessionId, volumeId } from '@holdfast/base'
 import type { Epoch, Lsn } from '@holdfast/base'
 import { CrcCache } from '../crc-cache.ts'
 import { openReplicaLog } from '../open.ts'
+import type { OpenDone } from '../open.ts'
 import type { ReplicaLog } from '../replica-log.ts'
 import type { LogSettings, RecoveryReport } from '../types.ts'
 import { tableChecksum } from './crc32c.ts'
@@ -61,29 +62,41 @@ export class Harness {
   }
 
   open(): this {
-    const [error, log, report] = this.wait<Parameters<Parameters<typeof openReplicaLog>[1]>>((done) => {
-      openReplicaLog(
-        {
-          disk: this.disk,
-          checksum: tableChecksum,
-          scheduler: this.scheduler,
-          events: { event: (_level, message) => void this.events.push(message) },
-          path: this.path,
-          volume: this.volume,
-          segmentBlocks: this.#options.segmentBlocks ?? 64,
-          sizeBytes: (this.#options.sizeBlocks ?? 256) * BLOCK,
-          bootId: this.bootId,
-          crcCache: new CrcCache(this.#options.crcBytes ?? 1 << 20),
-          settings: { reserveBytes: 0, ...this.#options.settings },
-          wallMs: () => this.wall++,
-        },
-        done,
-      )
-    })
+    const [error, log, report] = this.wait<Parameters<OpenDone>>((done) => this.#beginOpen(done))
     if (error !== undefined) throw new Error(error.message)
     this.#log = log
     this.report = report
     return this
+  }
+
+  /** Begins to open, and is interrupted after so many steps: `crash` follows. */
+  openHalfway(steps: number): void {
+    let ended = false
+    let left = steps
+    this.#beginOpen(() => {
+      ended = true
+    })
+    this.scheduler.run(() => ended || left-- === 0)
+  }
+
+  #beginOpen(done: OpenDone): void {
+    openReplicaLog(
+      {
+        disk: this.disk,
+        checksum: tableChecksum,
+        scheduler: this.scheduler,
+        events: { event: (_level, message) => void this.events.push(message) },
+        path: this.path,
+        volume: this.volume,
+        segmentBlocks: this.#options.segmentBlocks ?? 64,
+        sizeBytes: (this.#options.sizeBlocks ?? 256) * BLOCK,
+        bootId: this.bootId,
+        crcCache: new CrcCache(this.#options.crcBytes ?? 1 << 20),
+        settings: { reserveBytes: 0, ...this.#options.settings },
+        wallMs: () => this.wall++,
+      },
+      done,
+    )
   }
 
   close(clean = true): void {

@@ -1,0 +1,206 @@
+/** Decision 20: what a log that overwrites itself may use again before it was ever durable, and what that costs. */
+import { describe, expect, it } from 'vitest'
+import { BLOCK, Harness, type HarnessOptions } from './testing/harness.ts'
+
+const SEGMENT = 16
+const SETTINGS = {
+  checkpointBytesMin: 1000 * SEGMENT * BLOCK,
+  deadSegmentsMax: 1000,
+  softDeadSegmentsMin: 2,
+  softBytesMax: 1000 * SEGMENT * BLOCK,
+}
+
+const softFiles = (h: Harness): string[] => h.disk.paths().filter((path) => path.includes('/soft-'))
+const checkpoints = (h: Harness): string[] => h.disk.paths().filter((path) => path.includes('/checkpoint-'))
+
+/** A log with a durable checkpoint, flushed. */
+function prepared(options: HarnessOptions = {}): Harness {
+  const h = new Harness({ segmentBlocks: SEGMENT, ...options, settings: { ...SETTINGS, ...options.settings } }).open()
+  for (let i = 0; i < 12; i++) h.write([i, 1])
+  h.commit()
+  h.wait<unknown[]>((done) => h.log.checkpointNow(done))
+  return h
+}
+
+/** Overwrites the same blocks until segments were used again. */
+function overwrite(h: Harness, fill: number, batches = 120): void {
+  for (let i = 0; i < batches; i++) {
+    h.write([i % 12, fill])
+    h.commit()
+    h.scheduler.run()
+  }
+}
+
+describe('soft checkpoints', () => {
+  it('let a log that nobody flushes use its segments again without a datasync of the log', () => {
+    const h = prepared()
+    const durable = h.log.durableLsn
+    overwrite(h, 2)
+    expect(softFiles(h)).toHaveLength(1)
+    expect(checkpoints(h)).toHaveLength(1)
+    expect(h.log.durableLsn).toBe(durable)
+    expect(h.log.segmentCount).toBeLessThan(10)
+  })
+
+  it('lose nothing when the process ends', () => {
+    const h = prepared()
+    overwrite(h, 2)
+    h.write([3, 9])
+    const end = h.log.appendedLsn
+    h.crash(100)
+    h.open()
+    expect(h.report).toMatchObject({ soft: true, damage: [], suspect: false })
+    expect(h.log.appendedLsn).toBe(end)
+    h.commit()
+    for (let i = 0; i < 12; i++) expect(h.fill(i)).toBe(i === 3 ? 9 : 2)
+    // All that was found is durable now, behind a durable checkpoint.
+    expect(softFiles(h)).toEqual([])
+    expect(h.log.durableLsn).toBe(end)
+    h.crash(0)
+    h.open()
+    expect(h.log.appendedLsn).toBe(end)
+    h.commit()
+    expect(h.fill(4)).toBe(2)
+  })
+
+  it('are not believed when the host has lost its page cache, and what was flushed is there', () => {
+    const h = prepared()
+    const durable = h.log.durableLsn
+    overwrite(h, 2)
+    h.crash(50)
+    h.open()
+    expect(h.report).toMatchObject({ soft: false, damage: [], suspect: true })
+    expect(h.log.state).toBe('ok')
+    expect(h.log.appendedLsn).toBeGreaterThanOrEqual(durable)
+    expect(softFiles(h)).toEqual([])
+  })
+
+  it('of an earlier boot are not believed either when the mark of a clean stop lies between', () => {
+    const h = prepared()
+    overwrite(h, 2)
+    const [path] = softFiles(h)
+    const bytes = h.disk.bytesOf(path ?? '')?.slice()
+    h.close()
+    h.open()
+    overwrite(h, 3, 1)
+    const inode = h.disk.bytesOf(path ?? '')
+    expect(inode).toBeUndefined()
+    h.wait<unknown[]>((done) => h.disk.writeAtomic(path ?? '', [bytes ?? new Uint8Array(0)], done))
+    h.crash(100)
+    h.open()
+    expect(h.report).toMatchObject({ soft: false, damage: [] })
+    h.commit()
+    expect(h.fill(0)).toBe(3)
+  })
+
+  it('are followed by a durable one before a flush says anything', () => {
+    const h = prepared()
+    overwrite(h, 2)
+    const end = h.log.appendedLsn
+    const before = checkpoints(h)
+    expect(h.flush()).toBe(end)
+    expect(checkpoints(h)).not.toEqual(before)
+    expect(softFiles(h)).toEqual([])
+    h.crash(0)
+    h.open()
+    expect(h.log.appendedLsn).toBe(end)
+    h.commit()
+    for (let i = 0; i < 12; i++) expect(h.fill(i)).toBe(2)
+  })
+
+  it('cost only the first flush a checkpoint', () => {
+    const h = prepared()
+    overwrite(h, 2)
+    h.flush()
+    const after = checkpoints(h)
+    h.write([1, 3])
+    h.commit()
+    h.flush()
+    expect(checkpoints(h)).toEqual(after)
+  })
+
+  it('answers flushes that come while a durable checkpoint is made, all of them', () => {
+    const h = prepared()
+    overwrite(h, 2)
+    let answered = 0
+    for (let i = 0; i < 5; i++) {
+      h.log.flush((error) => {
+        expect(error).toBeUndefined()
+        answered++
+      })
+      h.write([i, 4])
+      h.commit()
+    }
+    h.scheduler.run(() => answered === 5)
+    expect(answered).toBe(5)
+    const durable = h.log.durableLsn
+    h.crash(0)
+    h.open()
+    expect(h.log.appendedLsn).toBeGreaterThanOrEqual(durable)
+  })
+
+  it('never free what a flush has made durable, nor what the durable checkpoint needs', () => {
+    const h = prepared()
+    overwrite(h, 2, 40)
+    h.flush()
+    const durable = h.log.durableLsn
+    overwrite(h, 3, 120)
+    expect(softFiles(h)).toHaveLength(1)
+    h.crash(0)
+    h.open()
+    expect(h.report?.damage).toEqual([])
+    expect(h.log.state).toBe('ok')
+    expect(h.log.appendedLsn).toBeGreaterThanOrEqual(durable)
+  })
+
+  it('give way to a durable one after so many rounds', () => {
+    const h = prepared({ settings: { softRoundsMax: 2, deadSegmentsMax: 2 } })
+    const before = checkpoints(h)
+    for (let i = 0; i < 5; i++) {
+      overwrite(h, 2 + i, 60)
+      h.log.maintenance()
+      h.scheduler.run()
+    }
+    expect(checkpoints(h)).not.toEqual(before)
+  })
+
+  it('whose file is damaged leave a log that says so, and does not pass for complete', () => {
+    const h = prepared()
+    overwrite(h, 2)
+    const [path] = softFiles(h)
+    h.crash(100)
+    h.disk.flipBit(path ?? '', 2 * BLOCK + 5, 1)
+    h.open()
+    expect(h.log.state).toBe('damaged')
+    expect(h.log.suspect).toBe(true)
+  })
+
+  it('show damage that lies below them', () => {
+    const h = prepared()
+    overwrite(h, 2)
+    const at = Number(softFiles(h)[0]?.split('-').at(-1))
+    h.crash(100)
+    const number = Math.floor((at - 1) / SEGMENT)
+    const index = (at - 1) % SEGMENT
+    h.disk.flipBit(`${h.path}/segment-${String(number).padStart(12, '0')}`, index * BLOCK + 100, 1)
+    h.open()
+    expect(h.report?.damage).toMatchObject([{ kind: 'payload', lsn: at - 1 }])
+    expect(h.log.state).toBe('ok')
+  })
+})
+
+describe('a segment that was freed', () => {
+  it('is not taken for its old self when a loss of power brings its name back', () => {
+    const h = prepared()
+    overwrite(h, 2)
+    h.flush()
+    const gone = h.log.fullSegmentsBelow(h.log.durableLsn).includes(1)
+    expect(gone).toBe(false)
+    const foreign = [new Uint8Array(SEGMENT * BLOCK).fill(7)]
+    h.wait<unknown[]>((done) => h.disk.writeAtomic(`${h.path}/segment-000000000001`, foreign, done))
+    h.crash(0)
+    h.open()
+    expect(h.log.fullSegmentsBelow(h.log.durableLsn)).not.toContain(1)
+    expect(h.log.streamableFrom()).toBeGreaterThan(SEGMENT * 2)
+  })
+})
