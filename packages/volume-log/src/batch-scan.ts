@@ -6,8 +6,11 @@ import { BLOCK_BYTES } from '@holdfast/base'
 import type { Checksum, DiskError, DiskFile } from '@holdfast/base'
 import { HeaderView } from './header-codec.ts'
 
-const READ_BYTES = 1024 * 1024
-const HEADER_READ_BYTES = 64 * 1024
+/** Each read may be so many times the one before: thousands of logs that are all but empty open at once. */
+const READ_GROWTH = 4
+const FIRST_READ_BYTES = 16 * 1024
+const READ_BYTES_MAX = 1024 * 1024
+const HEADER_READ_BYTES_MAX = 64 * 1024
 
 export interface ScanRange {
   readonly file: DiskFile
@@ -37,7 +40,8 @@ export class BatchScan {
   readonly #range: ScanRange
   readonly #visitor: ScanVisitor
   readonly #header: HeaderView
-  #buffer: Uint8Array
+  readonly #readBytesMax: number
+  #buffer = new Uint8Array(0)
   /** Index of the buffer's first block, and how many blocks it holds. */
   #start = 0
   #blocks = 0
@@ -48,9 +52,7 @@ export class BatchScan {
     this.#visitor = visitor
     this.#header = new HeaderView(checksum)
     this.#index = range.fromIndex
-    const wanted = range.payload || range.resync === true ? READ_BYTES : HEADER_READ_BYTES
-    const whole = Math.max(0, range.endIndex - range.fromIndex) * BLOCK_BYTES
-    this.#buffer = new Uint8Array(Math.min(wanted, whole))
+    this.#readBytesMax = range.payload || range.resync === true ? READ_BYTES_MAX : HEADER_READ_BYTES_MAX
   }
 
   run(): void {
@@ -81,10 +83,10 @@ export class BatchScan {
   }
 
   #load(blocksMin: number): void {
-    if (this.#buffer.length < blocksMin * BLOCK_BYTES) {
-      this.#buffer = new Uint8Array(blocksMin * BLOCK_BYTES)
-    }
     const room = this.#range.endIndex - this.#index
+    const next = Math.min(Math.max(FIRST_READ_BYTES, this.#buffer.length * READ_GROWTH), this.#readBytesMax)
+    const bytes = Math.max(Math.min(next, room * BLOCK_BYTES), blocksMin * BLOCK_BYTES)
+    if (this.#buffer.length < bytes) this.#buffer = new Uint8Array(bytes)
     const blocks = Math.min(this.#buffer.length / BLOCK_BYTES, room)
     const index = this.#index
     this.#range.file.read(this.#buffer, 0, blocks * BLOCK_BYTES, index * BLOCK_BYTES, (error) => {
