@@ -8,6 +8,8 @@ import type { Room } from './room.ts'
 
 /** Rounds without an append after which a volume is put to rest, in multiples of `idleRounds`. */
 const REST_FACTOR = 4
+/** The same after which it gives back spare segments: what was streamed over in bursts is so again. */
+const TRIM_FACTOR = 20
 /** Flushes since the last durable checkpoint, beyond one a round, up to which soft ones are worth a try. */
 const FLUSHES_MAX = 4
 
@@ -77,11 +79,11 @@ export class Maintenance {
     return this.#rounds < settings.softRoundsMax && flushes - this.#flushesOf <= this.#rounds + FLUSHES_MAX
   }
 
-  /** Nothing appended since the last round, or other volumes may want the space. */
+  /** Nothing was appended for long, or other volumes may want the space. */
   #trimSpares(): void {
     const { segments, appendedLsn, settings } = this.#core
     if (!segments.hasExcessSpares) return
-    const quiet = appendedLsn === this.#lastAppended && this.#quietRounds >= settings.idleRounds
+    const quiet = appendedLsn === this.#lastAppended && this.#quietRounds >= settings.idleRounds * TRIM_FACTOR
     if (quiet || !segments.hasRoom(false)) segments.trimSpares()
   }
 
