@@ -16,6 +16,7 @@ import type { CheckpointInfo, LogCore } from './log-core.ts'
 import { encodeText } from './meta.ts'
 
 const PAGES_PER_WRITE = 128
+const SPACE_RETURNS_MS = 200
 
 export type CheckpointDone = (error: DiskError | undefined, info: CheckpointInfo | undefined) => void
 
@@ -32,6 +33,8 @@ interface Work {
   /** Segments without a live block, wholly below: nobody needs them once this is durable. */
   readonly dead: number[]
   readonly temporary: string
+  /** Of the log when this was begun. */
+  readonly resets: number
 }
 
 export class CheckpointWriter {
@@ -94,8 +97,8 @@ export class CheckpointWriter {
       if (error !== undefined) return this.#end(error, undefined)
       this.#writeFile(work)
     }
-    // A flush would wait for this very checkpoint.
-    if (core.hasHole) this.#flusher.sync(flushed)
+    // A flush would wait for this very checkpoint; so does one already where a hole has closed since it asked.
+    if (core.hasHole || wishes.includes('hole')) this.#flusher.sync(flushed)
     else this.#flusher.flush(flushed)
   }
 
@@ -122,7 +125,7 @@ export class CheckpointWriter {
     }
     const info = { lsn: lsn(head.lsn), segments: neededSegments(head, map.live), bytes: 0 }
     const base = soft ? BLOCK_BYTES : 0
-    return { soft, base, head, snapshot, info, dead, temporary: `${geometry.path}/checkpoint.tmp` }
+    return { soft, base, head, snapshot, info, dead, temporary: `${geometry.path}/checkpoint.tmp`, resets: core.resets }
   }
 
   #writeFile(work: Work): void {
@@ -132,13 +135,22 @@ export class CheckpointWriter {
     const total = work.base + headBytes.length + (work.snapshot.pages.length + 1) * BLOCK_BYTES
     disk.remove(work.temporary)
     disk.open(work.temporary, { createBytes: total }, (error, file) => {
-      if (file === undefined) return this.#abandon(work, undefined, error)
+      if (file === undefined) return this.#withoutRoom(work, error)
       const crc = checksum.crc32c(headBytes, 0, headBytes.length, 0)
       this.#write(file, first, 0, (writeError) => {
         if (writeError !== undefined) return this.#abandon(work, file, writeError)
         this.#writePages(work, file, 0, headBytes.length, crc, total)
       })
     })
+  }
+
+  /** The log's own spare files are in the way of what a flush may wait for: they go first. */
+  #withoutRoom(work: Work, error: DiskError | undefined): void {
+    const { segments, scheduler } = this.#core
+    if (error?.kind !== 'no-space' || !segments.hasSpare) return this.#abandon(work, undefined, error)
+    segments.dropSpares()
+    // The space comes back a little later than the name goes.
+    scheduler.after(SPACE_RETURNS_MS, () => this.#writeFile(work))
   }
 
   #writePages(
@@ -175,21 +187,27 @@ export class CheckpointWriter {
     const { disk, geometry } = this.#core
     file.datasync((error) => {
       if (error !== undefined) return this.#abandon(work, file, error)
-      // A rebuild began meanwhile: this is the state that is being given up.
-      if (!this.#core.usable) return this.#abandon(work, file, undefined)
+      if (this.#outdated(work)) return this.#abandon(work, file, undefined)
       file.close()
       disk.rename(work.temporary, geometry.checkpointPath(work.head.lsn))
       disk.syncDirectory(geometry.path, (syncError) => {
-        if (syncError !== undefined) return this.#end(syncError, undefined)
+        // It may bear its name after a loss of power or not: nothing may be freed on the word of either.
+        if (syncError !== undefined) this.#core.fail(syncError)
+        if (syncError !== undefined || work.resets !== this.#core.resets) return this.#end(syncError, undefined)
         this.#published(work, total)
       })
     })
   }
 
+  /** A rebuild began meanwhile, or is over already: this is the state that was given up. */
+  #outdated({ resets }: Work): boolean {
+    return !this.#core.usable || resets !== this.#core.resets
+  }
+
   #publishSoft(work: Work, file: DiskFile): void {
     const core = this.#core
     const { disk, geometry } = core
-    if (!core.usable) return this.#abandon(work, file, undefined)
+    if (this.#outdated(work)) return this.#abandon(work, file, undefined)
     assert(work.head.lsn <= core.committedLsn, 'soft checkpoint above the commit position', { lsn: work.head.lsn })
     file.close()
     disk.rename(work.temporary, geometry.softPath(work.head.lsn))

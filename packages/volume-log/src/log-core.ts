@@ -67,6 +67,8 @@ export class LogCore {
   lastCheckpoint: CheckpointInfo | undefined
   /** Position of the newest soft checkpoint (decision 20); 0 where a durable one is as new. */
   softLsn = 0
+  /** How often the log was emptied: what was begun before is of another history. */
+  resets = 0
   /** End of the last segment that was freed on the word of a soft checkpoint. */
   softFreedEnd = 0
   /** Called when the log has gone on into another segment. */
@@ -219,6 +221,7 @@ export class LogCore {
 
   /** Empty, as before the first batch. */
   reset(): void {
+    this.resets++
     this.map.reset()
     this.segments.reset()
     this.pending.clear()

@@ -107,7 +107,8 @@ export class Recovery {
     if (soft !== undefined) this.#beganSoftly(soft, durable)
     this.#missing(files)
     for (const number of files) segments.add(number)
-    segments.adopt(names)
+    if (this.#sparesLieBelow(names, soft)) segments.adopt(names)
+    else segments.dropSpares(names)
     // In the boot of a soft one nothing returns, and the durable one still needs what that has left dead.
     if (checkpoint !== undefined && soft === undefined) this.#dropReturned()
     this.#committedSeen = core.committedLsn
@@ -148,6 +149,16 @@ export class Recovery {
       }
     }
     return soft
+  }
+
+  /**
+   * Whether no spare file can have been a segment behind where this log ends. One that was freed softly before a loss of
+   * power may have been: under its old number its old batches would be taken for what the log went on with.
+   */
+  #sparesLieBelow(names: readonly string[], soft: Checkpoint | undefined): boolean {
+    const { meta, options } = this.#core
+    if (meta.value.clean || soft !== undefined) return true
+    return meta.value.bootId === options.bootId && !names.some((name) => numberInName(name, 'soft-') >= 0)
   }
 
   #beganSoftly(soft: Checkpoint, durable: Checkpoint | undefined): void {

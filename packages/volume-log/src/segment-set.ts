@@ -83,6 +83,13 @@ export class SegmentSet {
     }
   }
 
+  /** Removes the spare files there are, known or found. */
+  dropSpares(names: readonly string[] = []): void {
+    const found = names.filter((name) => numberInName(name, 'spare-') >= 0)
+    for (const name of found) this.#disk.remove(`${this.#geometry.path}/${name}`)
+    for (const path of this.#spares.splice(0)) this.#disk.remove(path)
+  }
+
   /** Makes a segment known, at a given slot (from a checkpoint) or at a free one. */
   add(number: number, slot = -1): Segment {
     const known = this.#bySegment.get(number)

@@ -228,3 +228,30 @@ describe('a segment that was freed', () => {
     expect(h.log.streamableFrom()).toBeGreaterThan(SEGMENT * 2)
   })
 })
+
+describe('soft checkpoints', () => {
+  it('and a flush do not wait for each other, whatever is asked for while a durable one is written', () => {
+    const h = prepared()
+    overwrite(h, 2)
+    expect(softFiles(h)).toHaveLength(1)
+    const answers: string[] = []
+    h.log.checkpointNow(() => answers.push('first checkpoint'))
+    h.log.flush(() => answers.push('flush'))
+    h.write([3, 9])
+    h.commit()
+    h.log.checkpointNow(() => answers.push('second checkpoint'))
+    h.scheduler.run()
+    expect(answers.sort()).toEqual(['first checkpoint', 'flush', 'second checkpoint'])
+    expect(h.log.durableLsn).toBe(h.log.appendedLsn)
+  })
+
+  it('leave no spare file behind that was of this boot when it is over', () => {
+    const h = prepared()
+    overwrite(h, 2)
+    const spares = (): string[] => h.disk.paths().filter((path) => path.includes('/spare-'))
+    expect(spares().length).toBeGreaterThan(0)
+    h.crash(99)
+    h.open()
+    expect(spares()).toEqual([])
+  })
+})
