@@ -10,6 +10,7 @@ import type { NodeRecord } from './records.ts'
 /** Two hexadecimal digits: the last two of the id. */
 export const LANE_COUNT = 256
 export const LANE_DIGITS = 2
+const LANE = /^[0-9a-f]{2}$/
 
 export interface Shard {
   readonly index: number
@@ -19,9 +20,9 @@ export interface Shard {
 export const ONLY_SHARD: Shard = { index: 0, count: 1 }
 
 export function laneOf(volume: VolumeId): number {
-  const lane = Number.parseInt(volume.slice(-LANE_DIGITS), 16)
+  const digits = volume.slice(-LANE_DIGITS)
   // No id of ours, but one that must not make two shards of a node believe different things.
-  return Number.isNaN(lane) ? 0 : lane
+  return LANE.test(digits) ? Number.parseInt(digits, 16) : 0
 }
 
 /** The shard that works on the volume at a node with `count` of them. */

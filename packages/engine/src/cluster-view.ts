@@ -145,8 +145,9 @@ export class ClusterView {
  * each order of fields would be a type of its own to the compiler.
  */
 function inOneShape(record: VolumeRecord): VolumeRecord {
-  const { id, name, namespace, sizeBytes, replicaCount, failureMode, labels, createdAt, segmentBlocks } = record
-  const { epoch, primary, inSync, replicas, successor, releasedEpoch, retiring, attachment } = record
+  // What a later version adds must not be lost from a record that we write back.
+  const { epoch, primary, inSync, replicas, successor, releasedEpoch, retiring, attachment, ...rest } = record
+  const { id, name, namespace, sizeBytes, replicaCount, failureMode, labels, createdAt, segmentBlocks, ...later } = rest
   return {
     id,
     name,
@@ -165,5 +166,6 @@ function inOneShape(record: VolumeRecord): VolumeRecord {
     releasedEpoch,
     retiring,
     attachment,
+    ...later,
   }
 }

@@ -217,7 +217,8 @@ class NodeEngine implements Engine {
       if (mine && replica === undefined && !this.#removing.has(record.id) && !this.#stopping) {
         const opened = new Replica(this.#context, versioned, {
           roleChanged: (id) => this.exports.retarget(id),
-          woken: (replica) => this.#awake.add(replica),
+          // One that was removed meanwhile is nobody's to tick.
+          woken: (woken) => this.replicas.get(woken.volume) === woken && this.#awake.add(woken),
         })
         this.#awake.add(opened)
         this.replicas.set(record.id, opened)

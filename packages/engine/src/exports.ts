@@ -201,6 +201,7 @@ export class Exports implements ExportCatalog {
 
 function infoOf(record: VolumeRecord): ExportInfo {
   return {
+    id: record.id,
     name: exportName(record),
     description: `${record.replicaCount} copies`,
     sizeBytes: record.sizeBytes,

@@ -37,6 +37,7 @@ export interface Agreement extends Terms {
 /** The same where another shard opens the session. */
 export interface AwayAgreement extends Terms {
   readonly shard: number
+  readonly exportId: string | undefined
   readonly exportName: string
 }
 
@@ -325,7 +326,7 @@ export class Handshake {
       this.#state = { kind: 'transmission', agreement: { session: opened.session, ...terms } }
     } else {
       const { shard, info } = opened
-      this.#state = { kind: 'away', agreement: { shard, exportName: info.name, ...terms } }
+      this.#state = { kind: 'away', agreement: { shard, exportId: info.id, exportName: info.name, ...terms } }
     }
   }
 

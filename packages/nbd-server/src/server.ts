@@ -119,7 +119,10 @@ class RunningServer implements NbdServer {
     this.#adopting++
     const giveUpAt = performance.now() + ADOPT_PATIENCE_MS
     const look = (): void => {
-      const known = this.#context.catalog.find(handed.agreement.exportName) !== undefined
+      const { exportId, exportName } = handed.agreement
+      const found = this.#context.catalog.find(exportName)
+      // The name may mean another volume here: what this thread knows can be older or newer than what the first one knew.
+      const known = found !== undefined && found.id === exportId
       if (!known && this.#closing === undefined && performance.now() < giveUpAt) {
         setTimeout(look, ADOPT_RETRY_MS)
         return

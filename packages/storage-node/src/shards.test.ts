@@ -63,6 +63,10 @@ describe('a shard that ends by itself', () => {
     const died: string[] = []
     const birth = { node: nodeId('a'), logLevel: 'error', dataDir: folder, bootId: 'b', cluster: 'c', settings: {} } as const
     const shards = new Shards({ count: 3, birth, coordinator, nbdClosed: () => {}, died: (error) => died.push(error.message) })
+    // What the servers of the main thread do while the node still starts, or when it can't.
+    await shards.refresh()
+    await shards.closeNbd()
+    expect(died).toEqual([])
     // A bug: no shard may be asked for anything before it is told to start.
     shards.handLink({ fd: -1, unread: new Uint8Array(), hello: { toShard: 2 } as never })
     await until(() => died.length > 0)

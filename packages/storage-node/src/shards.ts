@@ -30,6 +30,8 @@ export interface ShardsOptions {
 
 export class Shards {
   readonly #shards: ShardThread[]
+  /** Before that there is nothing in the threads that could be asked or closed. */
+  #started = false
 
   constructor({ count, birth, coordinator, nbdClosed, died = throwUncaught }: ShardsOptions) {
     const origin = clockOrigin()
@@ -47,6 +49,7 @@ export class Shards {
   }
 
   start(self: EngineSelf): void {
+    this.#started = true
     this.#tellAll({ kind: 'start', self })
   }
 
@@ -60,6 +63,7 @@ export class Shards {
 
   /** Asks all of them how they are, for `statistics`, `localView` and `nbdCounters`. */
   async refresh(): Promise<void> {
+    if (!this.#started) return
     await Promise.all(this.#shards.map((shard) => shard.refresh()))
   }
 
@@ -92,6 +96,7 @@ export class Shards {
   }
 
   async closeNbd(): Promise<void> {
+    if (!this.#started) return
     await Promise.all(this.#shards.map((shard) => shard.ask({ kind: 'close-nbd' }, 'nbd-closed-all')))
   }
 

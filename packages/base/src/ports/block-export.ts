@@ -8,6 +8,8 @@
 import type { Errno } from '../errors.ts'
 
 export interface ExportInfo {
+  /** The volume behind the name, which can come to mean another one. Undefined where that can't happen. */
+  readonly id?: string | undefined
   /** `name` or `namespace/name`. */
   readonly name: string
   readonly description: string
