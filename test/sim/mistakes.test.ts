@@ -33,10 +33,10 @@ beforeAll(() => {
 afterAll(() => rmSync(copy, { recursive: true, force: true }))
 
 describe('the simulator finds a primary that', () => {
-  it.each(MISTAKES)('$name, within $seedsMax seeds', { timeout: 300_000 }, async ({ changes, seedsMax, shards }) => {
+  it.each(MISTAKES)('$name, within $seedsMax seeds', { timeout: 300_000 }, async ({ changes, seedsMax, shards, kinds }) => {
     const undo = changes.map(plant)
     try {
-      const { code, output } = await simulate(seedsMax, shards)
+      const { code, output } = await simulate(seedsMax, shards, kinds)
       expect(output).toMatch(/seed \d+ FAILED/)
       expect(code).toBe(1)
     } finally {
@@ -58,9 +58,10 @@ function plant({ file, find, replace }: Change): () => void {
   return () => writeFileSync(path, source)
 }
 
-function simulate(seeds: number, shards = false): Promise<{ code: number; output: string }> {
+function simulate(seeds: number, shards = false, kinds?: string): Promise<{ code: number; output: string }> {
   const program = ['--conditions=@holdfast/source', '--import', 'tsx', 'test/sim/run.ts']
-  const args = ['--seeds', String(seeds), '--jobs', '2', '--stop', '--no-shrink', ...(shards ? ['--shards'] : [])]
+  const chosen = [...(shards ? ['--shards'] : []), ...(kinds === undefined ? [] : ['--kinds', kinds])]
+  const args = ['--seeds', String(seeds), '--jobs', '2', '--stop', '--no-shrink', ...chosen]
   return new Promise((resolve) => {
     execFile(process.execPath, [...program, ...args], { cwd: copy, maxBuffer: 2 ** 26 }, (error, stdout, stderr) => {
       resolve({ code: Number(error?.code ?? 0), output: stdout + stderr })

@@ -14,6 +14,8 @@ export interface Mistake {
   readonly seedsMax: number
   /** With several threads per node. */
   readonly shards?: boolean
+  /** Only with these kinds of fault. */
+  readonly kinds?: string
 }
 
 const PRIMARY = 'packages/replication/src/primary.ts'
@@ -150,6 +152,8 @@ export const MISTAKES: readonly Mistake[] = [
       },
     ],
     seedsMax: 400,
+    // Among all kinds of fault it shows once in a thousand seeds.
+    kinds: 'power-loss',
   },
   {
     name: 'flushes over the hole that soft checkpoints have left',
