@@ -1,1 +1,2 @@
 export { type ByteSink, giveAway, openDescriptor, openForReading, readByEvents, takeOver } from './direct-socket.ts'
+export { allocateAligned, widenSendBuffer } from './socket-memory.ts'

@@ -1,4 +1,4 @@
-/** Loads the addon. The only place that knows where it is. */
+/** Loads the addon. */
 import { createRequire } from 'node:module'
 import type * as Native from '../../../native/index.d.ts'
 

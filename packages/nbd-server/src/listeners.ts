@@ -2,7 +2,7 @@
 import { lstat, unlink } from 'node:fs/promises'
 import { connect, createServer, type Server, type Socket } from 'node:net'
 import { HoldfastError } from '@holdfast/base'
-import { widenSendBuffer } from './reply-memory.ts'
+import { widenSendBuffer } from '@holdfast/direct-socket'
 
 export type NbdListener =
   | { readonly host: string; readonly port: number }

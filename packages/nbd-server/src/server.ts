@@ -7,7 +7,7 @@ import { Connection, type ConnectionContext, type HandedConnection } from './con
 import { type NbdCounters, newNbdCounters } from './counters.ts'
 import { defaultLimits, type NbdLimits } from './limits.ts'
 import { listen, type NbdListener } from './listeners.ts'
-import { allocateAligned } from './reply-memory.ts'
+import { allocateAligned } from '@holdfast/direct-socket'
 
 export interface NbdServerOptions {
   readonly catalog: ExportCatalog

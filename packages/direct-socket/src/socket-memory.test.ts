@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import { native } from './native.ts'
-import { allocateAligned, widenSendBuffer } from './reply-memory.ts'
+import { allocateAligned, widenSendBuffer } from './socket-memory.ts'
 
 test('memory for replies begins with a cache line and has the size that was asked for', () => {
   for (const bytes of [1, 64, 4097, 256 * 1024 + 64, 1024 * 1024 + 64]) {

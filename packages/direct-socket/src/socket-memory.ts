@@ -1,4 +1,4 @@
-/** Memory for replies, in this process and in the kernel. */
+/** Memory that sockets send from, in this process and in the kernel. */
 import type { Socket } from 'node:net'
 import { native } from './native.ts'
 
