@@ -468,6 +468,10 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
     this.#repairs.repair(position, blockCount, done)
   }
 
+  mayRebuild(node: NodeId): boolean {
+    return this.machine.mayRebuild(node, this.#context.clock.now())
+  }
+
   feedFailed(node: NodeId, reason: string): void {
     this.#context.events.event('warn', `a member can't be fed: ${reason}`, { ...this.scope, node })
     const feed = this.#feeds.get(node)

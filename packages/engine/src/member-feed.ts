@@ -3,7 +3,7 @@
  * as it is made.
  *
  * Invariant: the member gets every byte from its fork point on exactly once and in order; it is `live` only
- * when nothing below the log's end is left unsent.
+ * when nothing below the log's end is left unsent. The copy of a member in sync is not made anew.
  */
 import { assert, BLOCK_BYTES, type Lsn, type NodeId } from '@holdfast/base'
 import type { Batch, PinnedCheckpoint, ReplicaLog } from '@holdfast/volume-log'
@@ -29,6 +29,8 @@ export interface FeedOwner {
   feedLive(node: NodeId): void
   feedLagging(node: NodeId): void
   feedFailed(node: NodeId, reason: string): void
+  /** False while the member counts as in sync: it is being dropped, and `pump` is called again. */
+  mayRebuild(node: NodeId): boolean
 }
 
 interface RebuildState {
@@ -50,6 +52,8 @@ export class MemberFeed {
   #live = false
   #reading = false
   #ended = false
+  /** A rebuild that waits until the member has left the in-sync set. */
+  #rebuildFor: SubscribeMessage | undefined
   #rebuild: RebuildState | undefined
   /** From the beginning of a rebuild until the member is live: what it needs next must not be freed under it. */
   #pin: { release(): void } | undefined
@@ -89,7 +93,8 @@ export class MemberFeed {
       this.pump()
       return
     }
-    this.#startRebuild(subscribe)
+    this.#rebuildFor = subscribe
+    this.pump()
   }
 
   /** A batch was made: sent at once if the member is live. */
@@ -152,6 +157,13 @@ export class MemberFeed {
   pump(): void {
     const { log, inFlight } = this.#owner
     if (this.#ended || this.#live || this.#reading || this.#rebuild !== undefined) return
+    const waiting = this.#rebuildFor
+    if (waiting !== undefined) {
+      if (!this.#owner.mayRebuild(this.node)) return
+      this.#rebuildFor = undefined
+      this.#startRebuild(waiting)
+      return
+    }
     const onDiskEnd = inFlight.head?.lsn ?? log.appendedLsn
     if (this.#nextLsn >= onDiskEnd) {
       for (const entry of inFlight) {

@@ -240,6 +240,30 @@ describe('[I7] membership', () => {
     expect(changes).toHaveLength(1)
   })
 
+  it('lets the copy of a member be made anew only after that member has left the set', () => {
+    const primary = start({ ...base, inSync: [a, b], replicas: [a, b] })
+    primary.subscribed(b, lsn(0), lsn(0), instant(0))
+    expect(primary.mayRebuild(b, instant(1))).toBe(false)
+    expect(primary.mayRebuild(b, instant(2))).toBe(false)
+    expect(changes.map(({ inSync }) => inSync)).toEqual([[a]])
+    primary.recordChanged(changes[0] as VolumeRecord, 11, instant(3))
+    expect(primary.mayRebuild(b, instant(4))).toBe(true)
+    expect(changes).toHaveLength(1)
+  })
+
+  it('has a member go first whose adding is under way, if its copy must be made anew', () => {
+    const primary = start({ ...base, inSync: [a], replicas: [a, b] })
+    follow(primary, b)
+    primary.acknowledged(b, lsn(0), lsn(0), instant(1))
+    expect(changes.map(({ inSync }) => inSync)).toEqual([[a, b]])
+    primary.subscribed(b, lsn(0), lsn(0), instant(2))
+    expect(primary.mayRebuild(b, instant(2))).toBe(false)
+    expect(changes).toHaveLength(1)
+    primary.recordChanged(changes[0] as VolumeRecord, 11, instant(3))
+    expect(primary.mayRebuild(b, instant(4))).toBe(false)
+    expect(changes.at(-1)?.inSync).toEqual([a])
+  })
+
   it('ends when another epoch is in the record', () => {
     const primary = start()
     primary.recordChanged({ ...base, epoch: epoch(2), primary: b }, 11, instant(1))

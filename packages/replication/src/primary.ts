@@ -6,6 +6,8 @@
  * - I3: `durableLsn` never passes the durable position of any required member.
  * - I7: a member stops being required only after the coordinator said that it has left `inSync`; a newcomer
  *   is required before it is added, and stays so until the outcome is known.
+ * - A member whose copy must be made anew leaves `inSync` first: what it holds goes when that begins, and until it ends
+ *   another copy that lost power would wait for ever for one that can't be read.
  * - At most one change of the record is under way.
  */
 import {
@@ -60,6 +62,8 @@ interface Member {
   /** Since when it owes an acknowledgement; undefined when it owes none. */
   owesSince: Instant | undefined
   flushAsked: boolean
+  /** Our log does not reach back to where its own ends. */
+  mustRebuild: boolean
   /** It must have acknowledged this far before it may be added: that it follows is seen, not assumed. */
   proofLsn: Lsn
 }
@@ -185,6 +189,16 @@ export class Primary {
     member.heardAt = now
     member.owesSince = undefined
     member.flushAsked = false
+    member.mustRebuild = false
+  }
+
+  /** True when the copy of a member that subscribed may be made anew; asked again later otherwise. */
+  mayRebuild(node: NodeId, now: Instant): boolean {
+    const member = this.#members.get(node)
+    if (member === undefined || !member.required) return true
+    member.mustRebuild = true
+    if (this.#change === undefined) this.#dropSilent(now)
+    return false
   }
 
   /** All earlier batches are sent to the member; it now gets every new one at once. */
@@ -307,6 +321,7 @@ export class Primary {
       const grace = waiting ? reconnectGraceMs : memberTimeoutMs
       return now - member.goneSince > grace ? 'it is not connected' : undefined
     }
+    if (member.mustRebuild) return 'its copy must be made anew'
     if (now - member.heardAt > memberTimeoutMs) return 'nothing was heard from it'
     if (member.owesSince !== undefined && now - member.owesSince > acknowledgeTimeoutMs) {
       return 'it does not acknowledge'
@@ -350,6 +365,7 @@ export class Primary {
           heardAt: now,
           owesSince: undefined,
           flushAsked: false,
+          mustRebuild: false,
           proofLsn: none,
         }
         this.#members.set(node, member)

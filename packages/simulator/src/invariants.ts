@@ -4,7 +4,8 @@
  * - I1: what a client was told is done, every in-sync member holds.
  * - I3: what a client was told is flushed, every in-sync member has made durable; no copy lacks what it has called durable.
  * - I4, I8: of one volume at most one primary answers reads at a time.
- * - I5, I7: the epoch in the coordinator never goes back, and the set of in-sync members is never empty.
+ * - I5, I7: the epoch in the coordinator never goes back, and the set of in-sync members is never empty. No copy is made
+ *   anew while it counts as one of them.
  * - Positions of a log keep their order: durable and committed never go beyond what is written.
  */
 import type { NodeId, VolumeRecord } from '@holdfast/base'
@@ -186,6 +187,9 @@ export class Invariants {
       if (log?.state === 'damaged' && !this.#cluster.nodes.some(({ platter }) => platter.flipped)) {
         const known = `ends at ${log.appendedLsn}, was durable up to ${log.damagedBelowLsn}`
         this.#cluster.violation(`I3: ${node.name} is damaged where no bit has flipped: ${volume} ${known}`)
+      }
+      if (log?.state === 'rebuilding' && record.inSync.includes(node.name)) {
+        this.#cluster.violation(`I7: ${node.name} is in sync of ${volume} while its copy is made anew`)
       }
       if (log !== undefined && (log.committedLsn > log.writtenLsn || log.durableLsn > log.writtenLsn)) {
         const positions = `committed ${log.committedLsn}, durable ${log.durableLsn}, written ${log.writtenLsn}`

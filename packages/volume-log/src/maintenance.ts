@@ -115,7 +115,10 @@ export class Maintenance {
     if (core.committedLsn < core.appendedLsn || this.#room.busy) return
     if (core.durableLsn < core.appendedLsn) return this.#flusher.flush(() => undefined)
     if (core.lastCheckpoint?.lsn !== core.committedLsn) return this.#checkpoints.write(() => undefined)
-    const busy = [...core.segments.all].some((segment) => segment.users > 0 && segment.ready)
+    const promisedLately = core.segments.round - 1
+    const busy = [...core.segments.all].some(({ ready, users, promised }) => {
+      return ready && (users > 0 || promised >= promisedLately)
+    })
     if (busy) return
     // Closed, so that the next append has to ask for its segment and finds the mark.
     for (const segment of core.segments.all) if (segment.ready) core.segments.closeFile(segment)

@@ -57,9 +57,14 @@ export class Room {
 
   /** State of one segment for appending; begins to prepare it where needed. */
   ensure(number: number, useReserve: boolean): RoomState {
-    if (this.#core.segments.get(number)?.ready === true) return 'ready'
+    const { segments } = this.#core
+    const segment = segments.get(number)
+    if (segment?.ready === true) {
+      segment.promised = segments.round
+      return 'ready'
+    }
     if (this.#preparing.has(number)) return 'opening'
-    const known = this.#core.segments.get(number) !== undefined
+    const known = segment !== undefined
     if (known && this.#blocked) return 'opening'
     if (!known && (useReserve ? this.#reserveFull : this.#full)) return 'no-space'
     this.#preparing.add(number)

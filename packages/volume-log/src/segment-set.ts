@@ -29,6 +29,8 @@ export class Segment implements CrcHolder {
   /** Freed while in use: goes at the last user's end. */
   doomed = false
   lastUse = 0
+  /** The round in which somebody was last told that it may be appended to: the batch may be on its way. */
+  promised = -1
   waiters: FileWaiter[] | undefined
 
   constructor(number: number, slot: number) {
@@ -210,7 +212,7 @@ export class SegmentSet {
     open.sort((a, b) => a.lastUse - b.lastUse)
     let excess = open.length - this.#settings.openFilesMax
     for (const segment of open) {
-      const idle = this.round - segment.lastUse > this.#settings.idleRounds
+      const idle = this.round - Math.max(segment.lastUse, segment.promised) > this.#settings.idleRounds
       if ((!idle && excess <= 0) || segment.users > 0 || segment.dirty) continue
       if (segment.ready && !idle) continue
       this.closeFile(segment)

@@ -207,6 +207,32 @@ describe('rest', () => {
     expect(h.log.suspect).toBe(true)
   })
 
+  it('leaves a segment open for a batch that was told that there is room, and no mark over it', () => {
+    const h = new Harness({ settings: { idleRounds: 1 } }).open()
+    h.write([1, 1])
+    h.commit()
+    h.flush()
+    for (let rounds = 0; rounds < 8; rounds++) {
+      for (let i = 0; i < rounds; i++) {
+        h.log.maintenance()
+        h.scheduler.run()
+      }
+      h.room()
+      h.log.maintenance()
+      h.scheduler.run()
+      expect(h.log.canAppend(32)).toBe('yes')
+    }
+    h.log.maintenance()
+    h.scheduler.run()
+    h.write([2, 2])
+    h.flush()
+    h.crash(0)
+    h.open()
+    expect(h.log.suspect).toBe(true)
+    h.commit()
+    expect(h.fill(2)).toBe(2)
+  })
+
   it('notes the durable LSN of a secondary, so that damage is not taken for a torn tail', () => {
     const a = new Harness({ segmentBlocks: 16 }).open()
     const b = new Harness({ segmentBlocks: 16, seed: 2 }).open()
