@@ -61,7 +61,10 @@ export interface Engine {
   readonly attachments: Attachments
   start(): void
   statistics(): EngineStatistics
-  /** Hands primaries over where another copy is in sync, flushes, marks the logs as cleanly stopped. */
+  /**
+   * Hands primaries over where another copy is in sync, flushes, marks the logs as cleanly stopped. Who asks again
+   * meanwhile hears of the same end.
+   */
   stop(done: () => void): void
   /** Copies on this node, for tests and the simulator's checkers. */
   readonly replicas: ReadonlyMap<VolumeId, Replica>
@@ -92,6 +95,9 @@ class NodeEngine implements Engine {
   #lastAliveAt = Number.NEGATIVE_INFINITY
   #started = false
   #stopping = false
+  #ended = false
+  /** Who asked for the end and has not heard of it yet. */
+  readonly #stopped: (() => void)[] = []
   #registered = false
 
   constructor({ self, bootId, ports, settings: given, shard = ONLY_SHARD }: EngineOptions) {
@@ -156,12 +162,18 @@ class NodeEngine implements Engine {
   }
 
   stop(done: () => void): void {
+    if (this.#ended) {
+      this.#context.scheduler.soon(done)
+      return
+    }
+    this.#stopped.push(done)
+    if (this.#stopping) return
     this.#stopping = true
     let left = 1
     const closeAll = (): void => {
       let open = 1
       const closed = (): void => {
-        if (--open === 0) this.#end(done)
+        if (--open === 0) this.#end()
       }
       for (const replica of this.replicas.values()) {
         open++
@@ -197,12 +209,15 @@ class NodeEngine implements Engine {
     else this.#context.scheduler.after(10, () => this.#whenNotPrimary(replica, then))
   }
 
-  #end(done: () => void): void {
+  #end(): void {
     this.#started = false
     this.#stopWatching()
     this.exports.close()
     this.#context.peers.close()
-    this.#context.coordinator.close(done)
+    this.#context.coordinator.close(() => {
+      this.#ended = true
+      for (const done of this.#stopped.splice(0)) done()
+    })
   }
 
   // --- what the coordinator tells
