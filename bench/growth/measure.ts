@@ -34,12 +34,16 @@ export function memory(pids: readonly number[]): Record<string, number> {
   return { 'memory (MiB)': processCost(pids).anonymousMiB }
 }
 
+/** Time itself is part of what is measured here. */
+export async function pause(seconds: number): Promise<void> {
+  await new Promise((resolve) => setTimeout(resolve, seconds * 1000))
+}
+
 /** Part of one core that processes use when nobody asks them for anything. */
 export async function idleShare(pids: readonly number[], seconds: number): Promise<number> {
   const before = cpuSeconds(pids)
   const start = performance.now()
-  // The time itself is what is measured here.
-  await new Promise((resolve) => setTimeout(resolve, seconds * 1000))
+  await pause(seconds)
   return (cpuSeconds(pids) - before) / ((performance.now() - start) / 1000)
 }
 

@@ -3,7 +3,7 @@ import { createVolume, startCluster } from '../bed/cluster.ts'
 import { overNbd, runFio, timed } from '../bed/fio.ts'
 import { Host } from '../bed/host.ts'
 import { cpuSeconds } from '../bed/process-cost.ts'
-import { type GrowthSettings, idleShare, memory, reopen, speed } from './measure.ts'
+import { type GrowthSettings, idleShare, memory, pause, reopen, speed } from './measure.ts'
 import type { Part, Point } from './points.ts'
 
 const GIB = 2 ** 30
@@ -68,7 +68,9 @@ export async function volumeCount(settings: GrowthSettings): Promise<Part> {
         }
         await Promise.all(Array.from({ length: CREATED_AT_ONCE }, create))
         const createMs = (performance.now() - start) / count
-        const idle = await idleShare(cluster.pids, 5)
+        // They come to rest one after another, some time after they were made.
+        await pause(settings.quick ? 5 : 30 + count / 20)
+        const idle = await idleShare(cluster.pids, settings.quick ? 5 : 20)
         const used = memory(cluster.pids)
         const uri = `nbd+unix:///v0?socket=${cluster.nodes[0]?.socket}`
         const busy = await speed(host, uri, 256 * MIB, settings.seconds)

@@ -16,6 +16,7 @@ import type { CrcCache, LogSettings } from '@holdfast/volume-log'
 import type { PeerMessage } from '@holdfast/wire'
 import type { ClusterView } from './cluster-view.ts'
 import type { PeerTable } from './peer-table.ts'
+import type { RestRation } from './rest-ration.ts'
 import type { Statistics } from './statistics.ts'
 
 export interface EnginePorts {
@@ -100,4 +101,5 @@ export interface NodeContext extends EnginePorts {
   readonly peers: PeerTable
   readonly statistics: Statistics
   readonly crcCache: CrcCache
+  readonly rests: RestRation
 }

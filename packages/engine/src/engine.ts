@@ -36,11 +36,14 @@ import { GrantGiver, GrantSeeker } from './grants.ts'
 import { type Link, PeerTable, type Side } from './peer-table.ts'
 import { RelayedSession } from './relay.ts'
 import { Replica } from './replica.ts'
+import { RestRation } from './rest-ration.ts'
 import { Statistics } from './statistics.ts'
 
 const ALIVE_REFRESH_MS = 30_000
 /** A resting copy is looked at once in so many ticks. */
 const RESTING_TICKS = 120
+/** A node on which all copies rest and that nobody is connected to ticks once in so many. */
+const QUIET_TICKS = 4
 const CRC_CACHE_BYTES = 32 * 1024 * 1024
 
 export interface EngineOptions {
@@ -85,8 +88,11 @@ class NodeEngine implements Engine {
   readonly #controller: ControllerHost
   readonly #relayed = new Map<Link, Map<SessionId, RelayedSession>>()
   readonly #removing = new Set<VolumeId>()
-  /** Copies that want every tick. */
+  /** Copies that want every tick. Added to by `#wake`. */
   readonly #awake = new Set<Replica>()
+  /** Of `QUIET_TICKS` or 1, how many the tick that comes next stands for. */
+  #nextTicks = 1
+  #cancelTick: () => void = () => {}
   /** Where the round of all copies is, and how many are due. */
   #round: Iterator<Replica> = this.replicas.values()
   #roundDue = 0
@@ -120,6 +126,7 @@ class NodeEngine implements Engine {
       peers,
       statistics: new Statistics(),
       crcCache: new CrcCache(CRC_CACHE_BYTES / shard.count),
+      rests: new RestRation(),
     }
     this.#giver = new GrantGiver((volume, until) => {
       return this.replicas.get(volume.volume)?.promise(volume, until) ?? false
@@ -233,10 +240,10 @@ class NodeEngine implements Engine {
         const opened = new Replica(this.#context, versioned, {
           roleChanged: (id) => this.exports.retarget(id),
           // One that was removed meanwhile is nobody's to tick.
-          woken: (woken) => this.replicas.get(woken.volume) === woken && this.#awake.add(woken),
+          woken: (woken) => this.replicas.get(woken.volume) === woken && this.#wake(woken),
         })
-        this.#awake.add(opened)
         this.replicas.set(record.id, opened)
+        this.#wake(opened)
       } else if (!mine && replica !== undefined && view.primaries.has(record.id)) {
         // A new primary works with a set that we are not in: our copy is surplus.
         this.#remove(record.id, 'this copy is no longer wanted')
@@ -342,21 +349,35 @@ class NodeEngine implements Engine {
   // --- time
 
   #tickLater(): void {
-    this.#context.scheduler.after(this.#context.times.tickMs, () => {
+    const quiet = this.#awake.size === 0 && this.exports.idle
+    const ticks = quiet ? QUIET_TICKS : 1
+    this.#nextTicks = ticks
+    this.#cancelTick = this.#context.scheduler.after(ticks * this.#context.times.tickMs, () => {
+      // From here on the next one is not put off, whoever wakes.
+      this.#nextTicks = 1
       if (!this.#started) return
-      this.#tick()
+      this.#tick(ticks)
       this.#tickLater()
     })
   }
 
-  #tick(): void {
+  #wake(replica: Replica): void {
+    this.#awake.add(replica)
+    if (this.#nextTicks === 1 || !this.#started) return
+    this.#cancelTick()
+    this.#tickLater()
+  }
+
+  /** Stands for so many ticks. */
+  #tick(ticks: number): void {
     const { clock, times, lease } = this.#context
     const now = clock.now()
     if (now - this.#lastBeaconAt >= times.beaconMs) {
       this.#lastBeaconAt = now
       this.#sendBeacons()
     }
-    this.#tickReplicas()
+    this.#context.rests.refill(ticks)
+    this.#tickReplicas(ticks)
     this.exports.tick()
     if (this.#isFirst) this.#controller.tick()
     if (lease.held && now - this.#lastAliveAt > ALIVE_REFRESH_MS) this.#announce()
@@ -367,12 +388,12 @@ class NodeEngine implements Engine {
   }
 
   /** Resting copies take turns: thousands of idle volumes cost a node next to nothing. */
-  #tickReplicas(): void {
+  #tickReplicas(ticks: number): void {
     for (const replica of this.#awake) {
       replica.tick()
       if (replica.resting) this.#awake.delete(replica)
     }
-    this.#roundDue += this.replicas.size / RESTING_TICKS
+    this.#roundDue += (ticks * this.replicas.size) / RESTING_TICKS
     for (; this.#roundDue >= 1; this.#roundDue--) {
       let next = this.#round.next()
       if (next.done === true) {

@@ -108,6 +108,11 @@ export class Exports implements ExportCatalog {
     for (const id of this.#volumes.keys()) this.retarget(id)
   }
 
+  /** Nobody is connected. */
+  get idle(): boolean {
+    return this.#volumes.size === 0
+  }
+
   /** Now and then: asks again for what was answered with "not here". */
   tick(): void {
     for (const [id, volume] of this.#volumes) {

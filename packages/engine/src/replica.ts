@@ -208,7 +208,7 @@ export class Replica {
     const now = this.#context.clock.now()
     if (now - this.#maintainedAt >= this.#context.settings.maintenanceMs) {
       this.#maintainedAt = now
-      this.#log?.maintenance()
+      this.#log?.maintenance(this.#context.rests.take)
     }
     this.evaluate()
     this.resting = this.#mayRest

@@ -47,7 +47,7 @@ export class Maintenance {
     if (dueCheckpoint(core, this.#patient) === 'soft') this.#checkpoints.writeSoft()
   }
 
-  round(): void {
+  round(takeStep: () => boolean): void {
     const core = this.#core
     if (!core.usable || core.truncating) return
     freeDeadSegments(core)
@@ -60,7 +60,7 @@ export class Maintenance {
     this.#noteDurable()
     core.segments.closeIdle()
     this.#trimSpares()
-    this.#rest()
+    this.#rest(takeStep)
   }
 
   #countRound(): void {
@@ -100,7 +100,7 @@ export class Maintenance {
    * A volume nobody writes to is flushed, gets a checkpoint and is marked as cleanly stopped, so that a crash of
    * the node finds nothing to recover in thousands of idle volumes. The next append takes the mark away first.
    */
-  #rest(): void {
+  #rest(takeStep: () => boolean): void {
     const core = this.#core
     const meta = core.meta.value
     if (core.appendedLsn !== this.#lastAppended) {
@@ -113,6 +113,7 @@ export class Maintenance {
     if (!due || meta.clean || core.state !== 'ok' || this.#checkpoints.busy || this.#flusher.busy) return
     // Somebody is about to append: the mark would stand over it.
     if (core.committedLsn < core.appendedLsn || this.#room.busy) return
+    if (!takeStep()) return
     if (core.durableLsn < core.appendedLsn) return this.#flusher.flush(() => undefined)
     if (core.lastCheckpoint?.lsn !== core.committedLsn) return this.#checkpoints.write(() => undefined)
     const promisedLately = core.segments.round - 1

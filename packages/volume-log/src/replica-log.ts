@@ -40,6 +40,8 @@ import type {
   RepairDone,
 } from './types.ts'
 
+const always = (): boolean => true
+
 export class ReplicaLog {
   readonly #core: LogCore
   readonly #tables: CrcTables
@@ -384,9 +386,12 @@ export class ReplicaLog {
     return this.#compaction.work(maxBlocks)
   }
 
-  /** Call now and then (every second or so): checkpoints, freed segments, idle files, rest. */
-  maintenance(): void {
-    this.#maintenance.round()
+  /**
+   * Call now and then (every second or so): checkpoints, freed segments, idle files, rest. `takeStep` is asked before
+   * each step towards rest: false puts it off until a later round.
+   */
+  maintenance(takeStep: () => boolean = always): void {
+    this.#maintenance.round(takeStep)
   }
 
   /**

@@ -207,6 +207,27 @@ describe('rest', () => {
     expect(h.log.suspect).toBe(true)
   })
 
+  it('comes step by step, as its caller lets it', () => {
+    const h = new Harness({ settings: { idleRounds: 1 } }).open()
+    h.write([1, 1])
+    h.commit()
+    let asked = 0
+    const rounds = (allow: boolean): void => {
+      for (let i = 0; i < 10; i++) {
+        h.log.maintenance(() => {
+          asked++
+          return allow
+        })
+        h.scheduler.run()
+      }
+    }
+    rounds(false)
+    expect([h.log.durableLsn, asked > 3]).toEqual([0, true])
+    asked = 0
+    rounds(true)
+    expect([h.log.durableLsn, h.disk.openFiles, asked]).toEqual([h.log.appendedLsn, 0, 3])
+  })
+
   it('leaves a segment open for a batch that was told that there is room, and no mark over it', () => {
     const h = new Harness({ settings: { idleRounds: 1 } }).open()
     h.write([1, 1])
