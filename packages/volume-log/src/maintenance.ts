@@ -82,9 +82,10 @@ export class Maintenance {
   /** Nothing was appended for long, or other volumes may want the space. */
   #trimSpares(): void {
     const { segments, appendedLsn, settings } = this.#core
+    const quietFor = appendedLsn === this.#lastAppended ? this.#quietRounds : 0
+    if (quietFor === settings.idleRounds * TRIM_FACTOR) this.#room.trimAhead()
     if (!segments.hasExcessSpares) return
-    const quiet = appendedLsn === this.#lastAppended && this.#quietRounds >= settings.idleRounds * TRIM_FACTOR
-    if (quiet || !segments.hasRoom(false)) segments.trimSpares()
+    if (quietFor >= settings.idleRounds * TRIM_FACTOR || !segments.hasRoom(false)) segments.trimSpares()
   }
 
   /** Recovery tells a torn tail from damage by it, and need not check payloads below. */

@@ -12,6 +12,13 @@ import type { Segment } from './segment-set.ts'
 const RETRY_MS = 1000
 /** A segment for data that are flushed in pieces of up to so many bytes is written once before it is used. */
 const FILL_FLUSH_BYTES_MAX = 128 * 1024
+/**
+ * Segments are made ready ahead for as long as a disk may stand still without being felt, in rounds of upkeep: making
+ * one waits for the filesystem's journal, and so for all that the disk has to do before.
+ */
+const AHEAD_ROUNDS = 1 / 4
+const AHEAD_BYTES_MAX = 64 * 1024 * 1024
+const AHEAD_SEGMENTS_MAX = 8
 
 export type RoomState = 'ready' | 'opening' | 'no-space'
 
@@ -29,12 +36,24 @@ export class Room {
   #blocked = false
   /** Said once, not every second. */
   #warned = false
-  /** Flushes of the log when the last segment was created. */
+  /** Flushes of the log when the present segment began, and whether the one before was flushed in small pieces. */
   #flushesBefore = 0
+  #flushedOftenBefore = false
+  readonly #aheadMax: number
+  /** How many are wanted ahead of the one in which the log ends, and up to which they were asked for. */
+  #aheadCount = 1
+  #aheadTo = 0
+  /** The segment in which the log ended last, the round it was in, and how many were begun in it and in the one before. */
+  #current = -1
+  #round = 0
+  #begun = 0
+  #begunBefore = 0
 
   constructor(core: LogCore, tables: CrcTables) {
     this.#core = core
     this.#tables = tables
+    const fitting = Math.floor(AHEAD_BYTES_MAX / core.geometry.segmentBytes)
+    this.#aheadMax = Math.max(1, Math.min(AHEAD_SEGMENTS_MAX, fitting))
   }
 
   /** Some segment is being prepared: an append may follow, and the mark of a clean stop is gone for it already. */
@@ -91,7 +110,48 @@ export class Room {
     const index = geometry.indexOf(appendedLsn)
     const half = Math.min(segmentBlocks >> 1, PAYLOAD_BLOCKS_MAX * 2)
     const ahead = segment > 0 ? segmentBlocks : half
-    if (index > 0 && segmentBlocks - index <= ahead) this.ensure(segment + 1, useReserve)
+    if (index === 0 || segmentBlocks - index > ahead) return
+    if (segment !== this.#current) this.#beganSegment(segment)
+    this.ensure(segment + 1, useReserve)
+    if (this.#aheadTo < segment + this.#aheadCount && this.#preparing.size === 0) this.#prepareAhead(segment)
+  }
+
+  /** How many are filled in a round says how many are wanted ahead. */
+  #beganSegment(segment: number): void {
+    const { round } = this.#core.segments
+    if (round !== this.#round) {
+      this.#begunBefore = round === this.#round + 1 ? this.#begun : 0
+      this.#begun = 0
+      this.#round = round
+    }
+    this.#begun++
+    this.#current = segment
+    this.#flushedOftenBefore = this.#flushedOften()
+    this.#flushesBefore = this.#core.flushes
+    const wanted = Math.ceil(Math.max(this.#begun, this.#begunBefore) * AHEAD_ROUNDS)
+    this.#aheadCount = Math.max(1, Math.min(this.#aheadMax, wanted))
+    // A cut may have taken back what was ready.
+    if (this.#aheadTo > segment + AHEAD_SEGMENTS_MAX) this.#aheadTo = segment
+  }
+
+  /** One after the other: each may hold up a thread. Nothing of the reserve is taken for data that may never come. */
+  #prepareAhead(segment: number): void {
+    const { segments } = this.#core
+    const next = Math.max(segment + 1, this.#aheadTo) + 1
+    const there = segments.get(next) !== undefined || segments.hasSpare || segments.hasRoom(false)
+    this.#aheadTo = there ? next : segment + this.#aheadCount
+    if (there && next <= segment + this.#aheadCount) this.ensure(next, false)
+  }
+
+  /** Gives back what was made ready ahead and is not used, but for the next. */
+  trimAhead(): void {
+    const { geometry, appendedLsn, segments, truncating } = this.#core
+    if (truncating) return
+    const end = geometry.segmentOf(appendedLsn) + 1
+    for (const segment of [...segments.all]) {
+      if (segment.number > end && segment.users === 0 && !this.#preparing.has(segment.number)) segments.free(segment, false)
+    }
+    this.#aheadTo = 0
   }
 
   /** Known at once, and before anything is changed, when the space is not even there. */
@@ -122,7 +182,7 @@ export class Room {
     const { segments, geometry } = this.#core
     const known = segments.get(number)
     if (known === undefined) {
-      segments.create(number, { useReserve, fill: this.#flushedOften() }, (error, segment) => {
+      segments.create(number, { useReserve, fill: this.#fillNext }, (error, segment) => {
         if (segment !== undefined) this.#makeReady(segment, true)
         this.#ended(number, useReserve, error)
       })
@@ -141,10 +201,13 @@ export class Room {
     })
   }
 
-  /** Since the last new segment a flush came with little data each time: the next segment had better be filled. */
+  /** In this segment or the last a flush came with little data each time: those to come had better be filled. */
+  get #fillNext(): boolean {
+    return this.#flushedOftenBefore || this.#flushedOften()
+  }
+
   #flushedOften(): boolean {
     const flushes = this.#core.flushes - this.#flushesBefore
-    this.#flushesBefore = this.#core.flushes
     return flushes * FILL_FLUSH_BYTES_MAX >= this.#core.geometry.segmentBytes
   }
 

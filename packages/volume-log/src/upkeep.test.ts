@@ -207,6 +207,29 @@ describe('rest', () => {
     expect(h.log.suspect).toBe(true)
   })
 
+  it('gives back the room that was made ready ahead', () => {
+    const h = new Harness({ segmentBlocks: 16, settings: { idleRounds: 1 } }).open()
+    for (let i = 0; i < 60; i++) {
+      h.write([i % 12, 1, 2, 3])
+      h.scheduler.run()
+    }
+    h.commit()
+    const beyond = (): number => {
+      const numbers = h.disk.paths().map((path) => Number(/segment-(\d+)$/.exec(path)?.[1] ?? -1))
+      return numbers.filter((number) => number > h.log.appendedLsn / 16).length
+    }
+    expect(beyond()).toBeGreaterThan(2)
+    for (let i = 0; i < 40; i++) {
+      h.log.maintenance()
+      h.scheduler.run()
+    }
+    expect(beyond()).toBeLessThan(2)
+    expect(h.write([1, 4])).toBeDefined()
+    h.crash(0)
+    h.open()
+    expect(h.log.state).toBe('ok')
+  })
+
   it('comes step by step, as its caller lets it', () => {
     const h = new Harness({ settings: { idleRounds: 1 } }).open()
     h.write([1, 1])
