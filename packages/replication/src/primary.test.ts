@@ -249,6 +249,13 @@ describe('[I7] membership', () => {
     primary.recordChanged(changes[0] as VolumeRecord, 11, instant(3))
     expect(primary.mayRebuild(b, instant(4))).toBe(true)
     expect(changes).toHaveLength(1)
+    // Made anew, it is added again and stays.
+    primary.live(b)
+    primary.acknowledged(b, lsn(0), lsn(0), instant(5))
+    expect(changes.map(({ inSync }) => inSync)).toEqual([[a], [a, b]])
+    primary.recordChanged(changes[1] as VolumeRecord, 12, instant(6))
+    primary.tick(instant(7))
+    expect(changes).toHaveLength(2)
   })
 
   it('has a member go first whose adding is under way, if its copy must be made anew', () => {

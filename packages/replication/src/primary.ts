@@ -195,10 +195,11 @@ export class Primary {
   /** True when the copy of a member that subscribed may be made anew; asked again later otherwise. */
   mayRebuild(node: NodeId, now: Instant): boolean {
     const member = this.#members.get(node)
-    if (member === undefined || !member.required) return true
-    member.mustRebuild = true
-    if (this.#change === undefined) this.#dropSilent(now)
-    return false
+    if (member === undefined) return true
+    // Once it may begin there is nothing to drop it for any more.
+    member.mustRebuild = member.required
+    if (member.required && this.#change === undefined) this.#dropSilent(now)
+    return !member.required
   }
 
   /** All earlier batches are sent to the member; it now gets every new one at once. */
