@@ -6,6 +6,7 @@ import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { type Part, tableOf } from '../growth/points.ts'
+import type { Testimony } from '../system/pause-witness.ts'
 import * as report from '../system/report.ts'
 import type { Machine, Results } from '../system/results.ts'
 import * as charts from './charts.ts'
@@ -32,7 +33,11 @@ interface TwoVolumesFile extends Facts {
 interface PausesFile {
   readonly minutes: number
   readonly figures: { readonly requests: number; readonly maxUs: number; readonly p999Us: number }
-  readonly pauses: readonly { readonly atSeconds: number; readonly ms: number }[]
+  readonly pauses: readonly {
+    readonly atSeconds: number
+    readonly ms: number
+    readonly testimony?: Testimony | undefined
+  }[]
 }
 
 const PAGE = new URL('../../docs/performance.md', import.meta.url).pathname
@@ -92,12 +97,19 @@ function putGrowth(file: GrowthFile): void {
   put('growth', [`${facts(file)}: ${how}.`, ...parts].join('\n\n'))
 }
 
+const UNWATCHED: Testimony = { blocked: 0, blockedAt: '', diskStood: 0, running: 0, unseen: 1 }
+
 function putPauses(target: string, { minutes, figures, pauses }: PausesFile): void {
   const longest = (figures.maxUs / 1000).toFixed(1)
   const head = `${target}: ${report.figure(figures.requests)} writes in ${minutes} minutes, p99.9 ` +
     `${Math.round(figures.p999Us)} µs, longest ${longest} ms, ${pauses.length} of 20 ms and more.`
-  const lines = pauses.slice(0, 50).map(({ atSeconds, ms }) => [atSeconds.toFixed(3), ms.toFixed(1)])
-  put('pauses', lines.length === 0 ? head : `${head}\n\n${report.markdown([['at (s)', 'pause (ms)'], ...lines])}`)
+  const lines = pauses.slice(0, 50).map(({ atSeconds, ms, testimony }) => {
+    const { diskStood, blocked, running, unseen } = testimony ?? UNWATCHED
+    const parts = [diskStood, blocked, running, unseen].map((part) => `${Math.round(part * 100)} %`)
+    return [atSeconds.toFixed(3), ms.toFixed(1), ...parts]
+  })
+  const titles = ['at (s)', 'pause (ms)', 'disk stood', 'loop held up in the kernel', 'loop had work', 'watcher held up']
+  put('pauses', lines.length === 0 ? head : `${head}\n\n${report.markdown([titles, ...lines])}`)
 }
 
 const results = read<Results>('results.json')

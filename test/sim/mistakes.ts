@@ -102,6 +102,8 @@ export const MISTAKES: readonly Mistake[] = [
         replace: "if (forkLsn <= this.#log.appendedLsn && this.#log.state === 'ok') {",
       },
     ],
+    // A tail to cut is left where a primary was cut off or died; among all faults one seed in two hundred shows it.
+    kinds: 'partition,isolation,coordinator-partition,process-crash,pause,move-primary',
     seedsMax: 100,
   },
   {
