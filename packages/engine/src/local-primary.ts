@@ -78,6 +78,8 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
   readonly #owner: LocalPrimaryOwner
   readonly #counters: VolumeCounters
   readonly #feeds = new Map<NodeId, MemberFeed>()
+  /** Members that need what can't be read in our log: what is damaged there may be dead, and in no checkpoint. */
+  readonly #unreadableFor = new Set<NodeId>()
   readonly #flushes: FlushRounds
   readonly #flushPattern = new FlushPattern()
   readonly #repairs: RepairDesk
@@ -420,7 +422,7 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
     this.machine.subscribed(link.node, fork, message.durableLsn, this.#context.clock.now())
     const feed = new MemberFeed(this, link, fork)
     this.#feeds.set(link.node, feed)
-    feed.start(message)
+    feed.start(message, this.#unreadableFor.delete(link.node))
   }
 
   acknowledged(link: Link, appendedLsn: Lsn, durableLsn: Lsn): void {
@@ -479,6 +481,11 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
       feed.link.send({ type: 'refused', ...this.scope, reason: 'stale-epoch' })
       this.#endFeed(feed)
     }
+  }
+
+  feedUnreadable(node: NodeId): void {
+    this.#unreadableFor.add(node)
+    this.feedFailed(node, 'our own log is damaged there, and no other copy is whole')
   }
 
   // --- time and end

@@ -29,6 +29,8 @@ export interface FeedOwner {
   feedLive(node: NodeId): void
   feedLagging(node: NodeId): void
   feedFailed(node: NodeId, reason: string): void
+  /** Our log is damaged where the member needs it, and nobody can mend it: what it asks for next is a whole copy. */
+  feedUnreadable(node: NodeId): void
   /** False while the member counts as in sync: it is being dropped, and `pump` is called again. */
   mayRebuild(node: NodeId): boolean
 }
@@ -85,10 +87,10 @@ export class MemberFeed {
     return end === 0 ? 1 : this.#ackedLsn / end
   }
 
-  /** Begins: from the log where it reaches back far enough, by checkpoint and segments otherwise. */
-  start(subscribe: SubscribeMessage): void {
+  /** Begins: from the log where it reaches back far enough and can be read, by checkpoint and segments otherwise. */
+  start(subscribe: SubscribeMessage, unreadable: boolean): void {
     const { scope, log } = this.#owner
-    if (this.#nextLsn >= log.streamableFrom()) {
+    if (this.#nextLsn >= log.streamableFrom() && !unreadable) {
       this.link.send({ type: 'accepted', ...scope, seq: subscribe.seq, forkLsn: this.#nextLsn })
       this.pump()
       return
@@ -212,7 +214,7 @@ export class MemberFeed {
       this.#reading = false
       if (this.#ended) return
       if (ok) this.pump()
-      else this.#owner.feedFailed(this.node, 'our own log is damaged there, and no other copy is whole')
+      else this.#owner.feedUnreadable(this.node)
     })
   }
 
