@@ -42,7 +42,7 @@ export class PauseWitness {
   /** `pids`: servers that have been busy already. `path`: something on their disk. */
   constructor(pids: readonly number[], path: string) {
     const busiest = [...threadCpuSeconds(pids)].sort(([, a], [, b]) => b - a).slice(0, THREADS_MAX)
-    this.#tasks = busiest.flatMap(([thread]) => pids.map((pid) => `/proc/${pid}/task/${thread}`)).filter(exists)
+    this.#tasks = busiest.map(([thread]) => `/proc/${thread}/task/${thread}`)
     this.#disk = diskOf(path)
     this.#timer = setInterval(() => this.#look(), EVERY_MS)
   }
@@ -118,10 +118,6 @@ function placeIn(task: string): string {
   } catch {
     return 'unknown'
   }
-}
-
-function exists(path: string): boolean {
-  return statSync(path, { throwIfNoEntry: false }) !== undefined
 }
 
 /** The file in which the kernel counts what the disk below `path` does. */

@@ -195,10 +195,7 @@ describe('a segment that was freed', () => {
     const spares = (h: Harness): number => h.disk.paths().filter((path) => path.includes('/spare-')).length
     const settings = { spareFilesMax: 1, spareBytesMax: 6 * SEGMENT * BLOCK, softDeadSegmentsMin: 0, idleRounds: 1 }
     const rounds = (h: Harness, count: number): void => {
-      for (let i = 0; i < count; i++) {
-        h.log.maintenance()
-        h.scheduler.run()
-      }
+      h.upkeep(count)
     }
     const h = prepared({ settings })
     overwrite(h, 2)

@@ -162,20 +162,14 @@ describe('rest', () => {
     const h = new Harness({ settings: { idleRounds: 1 } }).open()
     h.write([1, 1])
     h.commit()
-    for (let i = 0; i < 10; i++) {
-      h.log.maintenance()
-      h.scheduler.run()
-    }
+    h.upkeep(10)
     expect(h.disk.openFiles).toBe(0)
     h.crash(0)
     h.open()
     expect(h.log.suspect).toBe(false)
     expect(h.report?.replayedBatches).toBe(0)
     expect(h.fill(1)).toBe(1)
-    for (let i = 0; i < 10; i++) {
-      h.log.maintenance()
-      h.scheduler.run()
-    }
+    h.upkeep(10)
     h.write([2, 2])
     h.flush()
     h.crash(0)
@@ -194,10 +188,7 @@ describe('rest', () => {
     // The first append takes the mark away and goes no further; then the volume is all but due for its rest.
     expect(h.log.canAppend()).toBe('opening')
     h.scheduler.run()
-    for (let i = 0; i < 4; i++) {
-      h.log.maintenance()
-      h.scheduler.run()
-    }
+    h.upkeep(4)
     expect(h.log.canAppend()).toBe('opening')
     for (let i = 0; i < 4; i++) h.log.maintenance()
     h.write([2, 2])
@@ -219,10 +210,7 @@ describe('rest', () => {
       return numbers.filter((number) => number > h.log.appendedLsn / 16).length
     }
     expect(beyond()).toBeGreaterThan(2)
-    for (let i = 0; i < 40; i++) {
-      h.log.maintenance()
-      h.scheduler.run()
-    }
+    h.upkeep(40)
     expect(beyond()).toBeLessThan(2)
     expect(h.write([1, 4])).toBeDefined()
     h.crash(0)
@@ -257,10 +245,7 @@ describe('rest', () => {
     h.commit()
     h.flush()
     for (let rounds = 0; rounds < 8; rounds++) {
-      for (let i = 0; i < rounds; i++) {
-        h.log.maintenance()
-        h.scheduler.run()
-      }
+      h.upkeep(rounds)
       h.room()
       h.log.maintenance()
       h.scheduler.run()

@@ -148,6 +148,14 @@ export class Harness {
     return { lsn: start, bytes }
   }
 
+  /** Rounds of upkeep, each with all that follows from it. */
+  upkeep(rounds: number): void {
+    for (let i = 0; i < rounds; i++) {
+      this.log.maintenance()
+      this.scheduler.run()
+    }
+  }
+
   commit(): void {
     this.log.commitTo(this.log.appendedLsn)
   }
