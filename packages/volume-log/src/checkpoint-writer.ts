@@ -13,6 +13,7 @@ import type { CheckpointHead } from './checkpoint-codec.ts'
 import type { Flusher } from './flusher.ts'
 import { numberInName } from './geometry.ts'
 import type { CheckpointInfo, LogCore } from './log-core.ts'
+import type { Room } from './room.ts'
 import { encodeText } from './meta.ts'
 
 const PAGES_PER_WRITE = 128
@@ -40,13 +41,15 @@ interface Work {
 export class CheckpointWriter {
   readonly #core: LogCore
   readonly #flusher: Flusher
+  readonly #room: Room
   #running: CheckpointDone[] | undefined
   #waiting: { readonly wish: Wish; readonly done: CheckpointDone }[] = []
   #idle: (() => void)[] = []
 
-  constructor(core: LogCore, flusher: Flusher) {
+  constructor(core: LogCore, flusher: Flusher, room: Room) {
     this.#core = core
     this.#flusher = flusher
+    this.#room = room
     flusher.closeHole = (done) => this.#ask('hole', done)
   }
 
@@ -144,10 +147,12 @@ export class CheckpointWriter {
     })
   }
 
-  /** The log's own spare files are in the way of what a flush may wait for: they go first. */
+  /** The log's own spare files, and what is ready ahead, are in the way of what a flush may wait for: they go first. */
   #withoutRoom(work: Work, error: DiskError | undefined): void {
     const { segments, scheduler } = this.#core
-    if (error?.kind !== 'no-space' || !segments.hasSpare) return this.#abandon(work, undefined, error)
+    const spared = error?.kind === 'no-space' && segments.hasSpare
+    const ahead = error?.kind === 'no-space' && this.#room.trimAhead()
+    if (!spared && !ahead) return this.#abandon(work, undefined, error)
     segments.dropSpares()
     // The space comes back a little later than the name goes.
     scheduler.after(SPACE_RETURNS_MS, () => this.#writeFile(work))

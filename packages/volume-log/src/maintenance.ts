@@ -12,6 +12,8 @@ const REST_FACTOR = 4
 const TRIM_FACTOR = 20
 /** Flushes since the last durable checkpoint, beyond one a round, up to which soft ones are worth a try. */
 const FLUSHES_MAX = 4
+/** Segments filled in a row without a flush after which a log counts as streamed over, whatever was before. */
+const STREAMED_SEGMENTS = 2
 
 /** What `maintenance` of a log does: bounded work, everything else is left for a later round. */
 export class Maintenance {
@@ -24,6 +26,9 @@ export class Maintenance {
   #rounds = 0
   #roundsOf = -1
   #flushesOf = 0
+  /** Flushes when the last segment was filled, and how many have been filled since the last flush. */
+  #flushesSeen = 0
+  #streamed = 0
   #lookScheduled = false
   #quietRounds = 0
 
@@ -33,6 +38,8 @@ export class Maintenance {
     this.#flusher = flusher
     this.#room = room
     core.segmentFilled = () => {
+      this.#streamed = core.flushes === this.#flushesSeen ? this.#streamed + 1 : 0
+      this.#flushesSeen = core.flushes
       if (this.#lookScheduled || core.settings.softDeadSegmentsMin === 0) return
       this.#lookScheduled = true
       core.scheduler.soon(this.#look)
@@ -73,10 +80,16 @@ export class Maintenance {
     this.#roundsOf = newest
   }
 
-  /** Soft checkpoints may do for now: the last durable one is not old, and what is flushed all the time gains nothing. */
+  /**
+   * Soft checkpoints may do for now: the last durable one is not old, and what is flushed all the time gains nothing.
+   * What was flushed until a moment ago and streams now does: a durable one would hold up its freeing for as long as the
+   * disk takes to write it all.
+   */
   get #patient(): boolean {
     const { flushes, settings } = this.#core
-    return this.#rounds < settings.softRoundsMax && flushes - this.#flushesOf <= this.#rounds + FLUSHES_MAX
+    if (this.#rounds >= settings.softRoundsMax) return false
+    const streams = this.#streamed >= STREAMED_SEGMENTS && flushes === this.#flushesSeen
+    return streams || flushes - this.#flushesOf <= this.#rounds + FLUSHES_MAX
   }
 
   /** Nothing was appended for long, or other volumes may want the space. */

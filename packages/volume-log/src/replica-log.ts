@@ -68,7 +68,7 @@ export class ReplicaLog {
     this.#reader = new Reader(core, this.#tables, this.#writer)
     this.#flusher = new Flusher(core)
     this.#truncation = new Truncation(core, this.#writer, this.#room, this.#flusher)
-    this.#checkpoints = new CheckpointWriter(core, this.#flusher)
+    this.#checkpoints = new CheckpointWriter(core, this.#flusher, this.#room)
     this.#compaction = new Compaction(core)
     this.#maintenance = new Maintenance(core, this.#checkpoints, this.#flusher, this.#room)
   }

@@ -143,15 +143,19 @@ export class Room {
     if (there && next <= segment + this.#aheadCount) this.ensure(next, false)
   }
 
-  /** Gives back what was made ready ahead and is not used, but for the next. */
-  trimAhead(): void {
+  /** Gives back what was made ready ahead and is not used, but for the next. Says whether there was anything. */
+  trimAhead(): boolean {
     const { geometry, appendedLsn, segments, truncating } = this.#core
-    if (truncating) return
+    if (truncating) return false
     const end = geometry.segmentOf(appendedLsn) + 1
+    let any = false
     for (const segment of [...segments.all]) {
-      if (segment.number > end && segment.users === 0 && !this.#preparing.has(segment.number)) segments.free(segment, false)
+      if (segment.number <= end || segment.users > 0 || this.#preparing.has(segment.number)) continue
+      segments.free(segment, false)
+      any = true
     }
     this.#aheadTo = 0
+    return any
   }
 
   /** Known at once, and before anything is changed, when the space is not even there. */

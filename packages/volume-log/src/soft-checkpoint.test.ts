@@ -165,6 +165,29 @@ describe('soft checkpoints', () => {
     expect(checkpoints(h)).not.toEqual(before)
   })
 
+  it('come as soon as a log streams that was flushed after every write, which has durable ones', () => {
+    const h = prepared({ settings: { deadSegmentsMax: 2 } })
+    const flushed = (count: number): void => {
+      for (let i = 0; i < count; i++) {
+        overwrite(h, 2, 1)
+        h.flush()
+        if (i % 16 === 15) h.upkeep(1)
+      }
+    }
+    const before = checkpoints(h)
+    flushed(60)
+    expect(checkpoints(h)).not.toEqual(before)
+    expect(softFiles(h)).toEqual([])
+    flushed(12)
+    const durable = checkpoints(h)
+    overwrite(h, 3, 40)
+    h.upkeep(1)
+    expect(softFiles(h)).toHaveLength(1)
+    overwrite(h, 4, 40)
+    h.upkeep(1)
+    expect(checkpoints(h)).toEqual(durable)
+  })
+
   it('whose file is damaged leave a log that says so, and does not pass for complete', () => {
     const h = prepared()
     overwrite(h, 2)

@@ -382,6 +382,19 @@ describe('disk full', () => {
     expect(h.fill(99)).toBe(99)
   })
 
+  it('costs a checkpoint nothing as long as room is held that was made ready ahead', () => {
+    const h = new Harness({ segmentBlocks: 16 }).open()
+    for (let i = 0; i < 60; i++) {
+      h.write([i % 12, 1, 2, 3])
+      h.scheduler.run()
+    }
+    h.commit()
+    const { freeBytes } = h.disk.space()
+    h.disk.capacityBytes -= freeBytes
+    expect(checkpoint(h).lsn).toBe(h.log.appendedLsn)
+    expect(h.disk.space().freeBytes).toBeGreaterThan(0)
+  })
+
   it('keeps a reserve that only compaction and zeroes may use', () => {
     const settings = { reserveBytes: 20 * 16 * BLOCK }
     const h = new Harness({ segmentBlocks: 16, capacityBytes: 21 * 16 * BLOCK, settings }).open()
