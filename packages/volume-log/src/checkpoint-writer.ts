@@ -13,8 +13,8 @@ import type { CheckpointHead } from './checkpoint-codec.ts'
 import type { Flusher } from './flusher.ts'
 import { numberInName } from './geometry.ts'
 import type { CheckpointInfo, LogCore } from './log-core.ts'
-import type { Room } from './room.ts'
 import { encodeText } from './meta.ts'
+import type { Room } from './room.ts'
 
 const PAGES_PER_WRITE = 128
 const SPACE_RETURNS_MS = 200
@@ -150,10 +150,10 @@ export class CheckpointWriter {
   /** The log's own spare files, and what is ready ahead, are in the way of what a flush may wait for: they go first. */
   #withoutRoom(work: Work, error: DiskError | undefined): void {
     const { segments, scheduler } = this.#core
-    const spared = error?.kind === 'no-space' && segments.hasSpare
-    const ahead = error?.kind === 'no-space' && this.#room.trimAhead()
-    if (!spared && !ahead) return this.#abandon(work, undefined, error)
+    if (error?.kind !== 'no-space') return this.#abandon(work, undefined, error)
+    const { hasSpare } = segments
     segments.dropSpares()
+    if (!this.#room.trimAhead() && !hasSpare) return this.#abandon(work, undefined, error)
     // The space comes back a little later than the name goes.
     scheduler.after(SPACE_RETURNS_MS, () => this.#writeFile(work))
   }

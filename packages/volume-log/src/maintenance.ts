@@ -12,7 +12,7 @@ const REST_FACTOR = 4
 const TRIM_FACTOR = 20
 /** Flushes since the last durable checkpoint, beyond one a round, up to which soft ones are worth a try. */
 const FLUSHES_MAX = 4
-/** Segments filled in a row without a flush after which a log counts as streamed over, whatever was before. */
+/** Segments of log that no flush has made durable yet, from which on it counts as streamed over, whatever was before. */
 const STREAMED_SEGMENTS = 2
 
 /** What `maintenance` of a log does: bounded work, everything else is left for a later round. */
@@ -26,9 +26,6 @@ export class Maintenance {
   #rounds = 0
   #roundsOf = -1
   #flushesOf = 0
-  /** Flushes when the last segment was filled, and how many have been filled since the last flush. */
-  #flushesSeen = 0
-  #streamed = 0
   #lookScheduled = false
   #quietRounds = 0
 
@@ -38,8 +35,6 @@ export class Maintenance {
     this.#flusher = flusher
     this.#room = room
     core.segmentFilled = () => {
-      this.#streamed = core.flushes === this.#flushesSeen ? this.#streamed + 1 : 0
-      this.#flushesSeen = core.flushes
       if (this.#lookScheduled || core.settings.softDeadSegmentsMin === 0) return
       this.#lookScheduled = true
       core.scheduler.soon(this.#look)
@@ -86,9 +81,9 @@ export class Maintenance {
    * disk takes to write it all.
    */
   get #patient(): boolean {
-    const { flushes, settings } = this.#core
+    const { flushes, settings, appendedLsn, durableLsn, geometry } = this.#core
     if (this.#rounds >= settings.softRoundsMax) return false
-    const streams = this.#streamed >= STREAMED_SEGMENTS && flushes === this.#flushesSeen
+    const streams = appendedLsn - durableLsn >= STREAMED_SEGMENTS * geometry.segmentBlocks
     return streams || flushes - this.#flushesOf <= this.#rounds + FLUSHES_MAX
   }
 

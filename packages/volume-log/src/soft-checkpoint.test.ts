@@ -159,8 +159,7 @@ describe('soft checkpoints', () => {
     const before = checkpoints(h)
     for (let i = 0; i < 5; i++) {
       overwrite(h, 2 + i, 60)
-      h.log.maintenance()
-      h.scheduler.run()
+      h.upkeep(1)
     }
     expect(checkpoints(h)).not.toEqual(before)
   })
@@ -217,21 +216,18 @@ describe('a segment that was freed', () => {
   it('stays a spare while the log is busy, and is given back when it has been quiet for long or space is short', () => {
     const spares = (h: Harness): number => h.disk.paths().filter((path) => path.includes('/spare-')).length
     const settings = { spareFilesMax: 1, spareBytesMax: 6 * SEGMENT * BLOCK, softDeadSegmentsMin: 0, idleRounds: 1 }
-    const rounds = (h: Harness, count: number): void => {
-      h.upkeep(count)
-    }
     const h = prepared({ settings })
     overwrite(h, 2)
     h.wait<unknown[]>((done) => h.log.checkpointNow(done))
-    rounds(h, 15)
+    h.upkeep(15)
     expect(spares(h)).toBe(6)
-    rounds(h, 10)
+    h.upkeep(10)
     expect(spares(h)).toBe(1)
     const full = prepared({ settings })
     overwrite(full, 2)
     full.wait<unknown[]>((done) => full.log.checkpointNow(done))
     full.disk.capacityBytes = 0
-    rounds(full, 1)
+    full.upkeep(1)
     expect(spares(full)).toBe(1)
   })
 

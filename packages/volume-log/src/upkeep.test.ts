@@ -134,6 +134,15 @@ describe('checkpoint and recovery', () => {
   })
 })
 
+/** So much in one round that segments are made ready ahead. */
+function writeQuickly(h: Harness): void {
+  for (let i = 0; i < 60; i++) {
+    h.write([i % 12, 1, 2, 3])
+    h.scheduler.run()
+  }
+  h.commit()
+}
+
 describe('rest', () => {
   it('of a segment before its first flush does not forget that its name is not durable', () => {
     const h = new Harness({ segmentBlocks: 16, settings: { idleRounds: 1 } }).open()
@@ -200,11 +209,7 @@ describe('rest', () => {
 
   it('gives back the room that was made ready ahead', () => {
     const h = new Harness({ segmentBlocks: 16, settings: { idleRounds: 1 } }).open()
-    for (let i = 0; i < 60; i++) {
-      h.write([i % 12, 1, 2, 3])
-      h.scheduler.run()
-    }
-    h.commit()
+    writeQuickly(h)
     const beyond = (): number => {
       const numbers = h.disk.paths().map((path) => Number(/segment-(\d+)$/.exec(path)?.[1] ?? -1))
       return numbers.filter((number) => number > h.log.appendedLsn / 16).length
@@ -247,8 +252,7 @@ describe('rest', () => {
     for (let rounds = 0; rounds < 8; rounds++) {
       h.upkeep(rounds)
       h.room()
-      h.log.maintenance()
-      h.scheduler.run()
+      h.upkeep(1)
       expect(h.log.canAppend(32)).toBe('yes')
     }
     h.log.maintenance()
@@ -384,11 +388,7 @@ describe('disk full', () => {
 
   it('costs a checkpoint nothing as long as room is held that was made ready ahead', () => {
     const h = new Harness({ segmentBlocks: 16 }).open()
-    for (let i = 0; i < 60; i++) {
-      h.write([i % 12, 1, 2, 3])
-      h.scheduler.run()
-    }
-    h.commit()
+    writeQuickly(h)
     const { freeBytes } = h.disk.space()
     h.disk.capacityBytes -= freeBytes
     expect(checkpoint(h).lsn).toBe(h.log.appendedLsn)
