@@ -257,9 +257,8 @@ describe('three members', () => {
     'any one member may die or hang (%s): the lease lives, the watch and transactions go on',
     async (how) => {
       const a = open(etcd)
-      // A new leader may take these members two seconds, more where other tests want the disk, and the last renewal may
-      // be a quarter of a lease old.
-      const ttlMs = 7000
+      // A new leader may take these members two seconds, and the last renewal may be a quarter of a lease old.
+      const ttlMs = 5000
       const lease = recordLease(a, ttlMs)
       const seen = recordWatch(a, 'k')
       await until('a start', () => lease.gainedCount === 1 && seen.snapshotCount === 1)

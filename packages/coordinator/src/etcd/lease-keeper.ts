@@ -4,7 +4,7 @@
  * A renewal counts from when it was *sent*, on our own monotonic clock, and only if the member that
  * answered proves afterwards, by a linearizable read in the same raft term, that its leader was
  * still the leader: a leader that was paused and deposed answers renewals for a moment although the
- * cluster has counted the lease down without it (etcd issue 15247, open in 3.4).
+ * cluster has counted the lease down without it (etcd issue 15247).
  *
  * The lease's id is ours: drawn, written to the lease file, and only then asked for. So neither a lost
  * answer nor a crash leaves a lease behind that nobody can revoke.
