@@ -179,6 +179,8 @@ export class Follower {
     this.#appending++
     this.#log.appendRaw(message.payload, message.lsn, (error) => {
       this.#appending--
+      // After a failure a write may still be under way.
+      if (error === undefined) this.link.giveBack(message.payload)
       if (this.#phase.kind === 'ended') return
       if (error === undefined) {
         this.#commit(message.committedLsn)
@@ -266,6 +268,7 @@ export class Follower {
     const done = this.#later()
     const bytes = joined(payload)
     phase.target.writeSegment(segment, offsetBytes, bytes, (error) => {
+      if (error === undefined) this.link.giveBack(payload)
       if (this.#phase !== phase) {
         done()
         return

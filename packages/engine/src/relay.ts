@@ -152,6 +152,7 @@ export class RelayTarget implements VolumeTarget {
         piece.target?.set(part, at)
         at += part.length
       }
+      this.link.giveBack(message.payload)
     }
     this.#answer(pieces, message.seq, message.error)
   }
@@ -261,7 +262,10 @@ export class RelayedSession implements PieceSink {
       case 'write': {
         const payload = message.payload[0]
         if (payload === undefined || payload.length !== length) this.#reply(seq, errno.EINVAL)
-        else target.write(this, seq, offset, payload, 0, length, fua)
+        else {
+          target.write(this, seq, offset, payload, 0, length, fua)
+          this.#link.giveBack(message.payload)
+        }
         break
       }
       case 'zero':

@@ -7,6 +7,7 @@
 import type { ByteSink } from '@holdfast/direct-socket'
 import { WireError } from '@holdfast/wire'
 import { FRAME_BYTES_MAX, OPCODE } from './frame.ts'
+import { type PayloadPool, payloadPool } from './payload-pool.ts'
 
 /** One for all links: a chunk is taken wholly before the next read. */
 const receiveBuffer = new Uint8Array(256 * 1024)
@@ -18,7 +19,7 @@ const HEAD_BYTES_MAX = 14
 const CONTROL_BYTES_MAX = 125
 
 export interface FrameHandler {
-  /** The fragments of one message; they belong to the receiver. */
+  /** The fragments of one message; they belong to the receiver, who may give them back to the pool. */
   message(fragments: Buffer[]): void
   ping(payload: Uint8Array): void
   /** The other end says why it closes. */
@@ -29,6 +30,7 @@ export interface FrameHandler {
 
 export class FrameReader implements ByteSink {
   readonly #handler: FrameHandler
+  readonly #pool: PayloadPool
   /** A frame's head that came in pieces. */
   readonly #head = Buffer.alloc(HEAD_BYTES_MAX)
   #headBytes = 0
@@ -45,8 +47,9 @@ export class FrameReader implements ByteSink {
   /** What came after `end`, where somebody else will read it. */
   #unread: Buffer | undefined
 
-  constructor(handler: FrameHandler) {
+  constructor(handler: FrameHandler, pool: PayloadPool = payloadPool) {
     this.#handler = handler
+    this.#pool = pool
   }
 
   /** Nothing more is handed over. */
@@ -143,7 +146,7 @@ export class FrameReader implements ByteSink {
       this.#messageBytes += length
       if (this.#messageBytes > FRAME_BYTES_MAX) throw new WireError(`a message has ${this.#messageBytes} bytes`)
     }
-    const fragment = Buffer.allocUnsafe(length)
+    const fragment = this.#pool.take(length)
     this.#filled = 0
     if (length === 0) this.#frameEnded(fragment)
     else this.#fragment = fragment

@@ -4,6 +4,7 @@ import type { Incarnation, NodeId, PeerChannel, PeerLink, PeerLinkHandler } from
 import { decodeMessage, type Hello, type PeerMessage } from '@holdfast/wire'
 import { compressed, decodeFrame, encodeFrame } from './frame.ts'
 import type { FrameSocket } from './frame-socket.ts'
+import { payloadPool } from './payload-pool.ts'
 
 /** Payloads at least this large are worth a try when the link is slower than its producer. */
 const COMPRESS_BYTES_MIN = 16 * 1024
@@ -88,6 +89,10 @@ export class WebSocketLink implements PeerLink<PeerMessage> {
 
   bufferedBytes(): number {
     return this.#socket.writableLength
+  }
+
+  giveBack(payload: readonly Uint8Array[]): void {
+    for (const part of payload) payloadPool.give(part)
   }
 
   /** Without a closing handshake: the other end may be gone, and what is not acknowledged is not lost. */

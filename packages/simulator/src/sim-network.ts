@@ -29,6 +29,8 @@ type Handler = PeerLinkHandler<PeerMessage>
 type Side = 0 | 1
 
 const DIAL_TIMEOUT_MS = 1_000
+/** What a payload holds once it was given back. */
+const GIVEN_BACK = 0xdb
 
 class Connection {
   readonly ends: readonly [SimEndpoint, SimEndpoint]
@@ -163,6 +165,10 @@ export class SimNetwork {
       channel,
       incarnation: peer.incarnation,
       bufferedBytes: () => connection.unsentBytes[side],
+      // Whoever looks at it afterwards reads what nobody has sent.
+      giveBack: (payload) => {
+        for (const part of payload) part.fill(GIVEN_BACK)
+      },
       close: (reason) => this.#close(connection, reason),
       send: (message, sent) => {
         // The payload is the sender's again once the kernel has it: what travels is a copy.

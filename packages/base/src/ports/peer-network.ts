@@ -28,6 +28,11 @@ export interface PeerLink<Message> {
    * the kernel, or the link closed). Messages on a closed link are dropped.
    */
   send(message: Message, sent?: () => void): void
+  /**
+   * Gives the payload of a message that came over this link back, to receive others in: nobody may use any of it from
+   * now on. Optional for whoever receives; also after the link has closed.
+   */
+  giveBack(payload: readonly Uint8Array[]): void
   /** Bytes queued in this process and not yet handed to the kernel. */
   bufferedBytes(): number
   /** Closes; `closed` of the handler is called once, later. Idempotent. */
