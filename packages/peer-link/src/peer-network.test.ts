@@ -106,6 +106,23 @@ describe('links', () => {
     })
   })
 
+  it('receive into memory that was given back, and into no other', async () => {
+    const [dialled, accepted] = await linked()
+    const next = async (seed: number): Promise<Uint8Array> => {
+      const count = accepted.got.length
+      dialled.link.send(append(seed, [bytes(100_000, seed)]))
+      await until(() => accepted.got.length > count)
+      const message = accepted.got.at(-1)
+      return (message?.type === 'append' ? message.payload[0] : undefined) ?? expect.fail('no payload came')
+    }
+    const [kept, given] = [await next(1), await next(2)]
+    accepted.link.giveBack([given])
+    const third = await next(3)
+    expect(third.buffer).toBe(given.buffer)
+    expect(Buffer.from(third).equals(bytes(100_000, 3))).toBe(true)
+    expect(Buffer.from(kept).equals(bytes(100_000, 1))).toBe(true)
+  })
+
   it('compress for a peer that takes less than is sent', async () => {
     const [dialled, accepted] = await linked()
     const part = new Uint8Array(64 * 1024).fill(5)

@@ -219,7 +219,7 @@ export class Batch {
 /** Sizes of pooled buffers, in payload blocks, and how many of each are kept. */
 const CLASSES = [
   { blocks: 32, keep: 32 },
-  { blocks: 128, keep: 16 },
+  { blocks: 128, keep: 64 },
   { blocks: PAYLOAD_BLOCKS_MAX, keep: 8 },
 ] as const
 
