@@ -1,33 +1,65 @@
 /**
- * Logical block → place in the log. Pages of 1,024 32-bit entries, made when first needed.
+ * Logical block → place in the log. Pages of 1,024 32-bit entries, made when first needed; of a page with few blocks
+ * the entries lie among the scattered ones (decision 23).
  *
  * An entry is 0 (unmapped: reads as zeroes) or 1 + slot * segmentBlocks + index; the segment set knows which
  * segment a slot stands for. Pages are copied on write while a checkpoint is being written.
+ *
+ * Invariant: a page's entries are all in the page or all scattered, and its group counts them.
  */
 import type { BlockStatusExtent } from '@holdfast/base'
-import { BLOCK_BYTES } from '@holdfast/base'
+import { assert, BLOCK_BYTES } from '@holdfast/base'
+import { ScatteredBlocks } from './scattered-blocks.ts'
 
 export const PAGE_ENTRIES = 1024
+/** Pages of a group: what a huge volume has no block in costs a word for 1 GiB of it. */
+const GROUP_PAGES = 256
+/** Blocks up to which a page is not worth its memory. */
+const SCATTERED_MAX = 64
+/** A bucket of scattered blocks keys them by their lower 32 bits. */
+const REGION_BLOCKS = 2 ** 32
+/** In a snapshot a bucket of region `r` has the number of this plus `r`: no page of a volume comes up to it. */
+export const BUCKET_NUMBER = 2 ** 40
 
 export interface MapSnapshot {
-  /** Page numbers in rising order, and the pages themselves; immutable until `release`. */
+  /** Page numbers in rising order, and the pages themselves; immutable until `release`. Buckets come behind the pages. */
   readonly numbers: readonly number[]
   readonly pages: readonly Uint32Array[]
   readonly mappedBlocks: number
 }
 
+export interface BlockMapOptions {
+  readonly segmentBlocks: number
+  /** Pages below are never scattered: a volume that small gains nothing by it. */
+  readonly wholePages: number
+  /** Anything that clients do not know. */
+  readonly seed: number
+  /** Of the tables of scattered blocks; theirs by default. */
+  readonly depthMax?: number | undefined
+}
+
+interface Group {
+  readonly pages: (Uint32Array | undefined)[]
+  /** Mapped blocks by page. */
+  readonly counts: Uint16Array
+  /** Pages that are there. */
+  pageCount: number
+}
+
 export class BlockMap {
-  #pages: (Uint32Array | undefined)[] = []
-  #counts: number[] = []
+  #groups: (Group | undefined)[] = []
+  #regions: ScatteredBlocks[] = []
   /** Pages that a snapshot holds and that must be copied before a change. */
   #frozen: Set<Uint32Array> | undefined
   #mapped = 0
   readonly #shift: number
+  readonly #options: BlockMapOptions
   /** Live blocks per slot. */
   live = new Uint32Array(64)
 
-  constructor(segmentBlocks: number) {
-    this.#shift = Math.log2(segmentBlocks)
+  constructor(options: BlockMapOptions) {
+    this.#shift = Math.log2(options.segmentBlocks)
+    this.#options = options
   }
 
   get mappedBlocks(): number {
@@ -36,8 +68,13 @@ export class BlockMap {
 
   get(logicalBlock: number): number {
     // Volumes above 8 TiB have block numbers beyond 31 bits: no bit operations on them.
-    const page = this.#pages[Math.floor(logicalBlock / PAGE_ENTRIES)]
-    return page === undefined ? 0 : (page[logicalBlock % PAGE_ENTRIES] ?? 0)
+    const number = Math.floor(logicalBlock / PAGE_ENTRIES)
+    const group = this.#groups[Math.floor(number / GROUP_PAGES)]
+    if (group === undefined) return 0
+    const page = group.pages[number % GROUP_PAGES]
+    if (page !== undefined) return page[logicalBlock % PAGE_ENTRIES] as number
+    if (group.counts[number % GROUP_PAGES] === 0) return 0
+    return this.#region(logicalBlock).get(inRegion(logicalBlock))
   }
 
   /** Maps `blockCount` blocks to consecutive entries from `entry` on. */
@@ -67,11 +104,11 @@ export class BlockMap {
     let block = logicalBlock
     while (block < end) {
       const number = Math.floor(block / PAGE_ENTRIES)
-      if (number >= this.#pages.length) return
       const start = block % PAGE_ENTRIES
       const count = Math.min(end - block, PAGE_ENTRIES - start)
-      if (this.#pages[number] !== undefined) this.#clearInPage(number, start, count)
-      block += count
+      const mapped = this.#countOf(number)
+      if (mapped > 0) this.#clearInPage(number, start, count)
+      block = mapped > 0 ? block + count : this.#nextPage(number)
     }
   }
 
@@ -84,9 +121,9 @@ export class BlockMap {
       const start = block
       const hole = this.get(block) === 0
       while (block < end && (this.get(block) === 0) === hole) {
-        const whole = this.#pages[Math.floor(block / PAGE_ENTRIES)] === undefined
-        // A page that does not exist is a hole as a whole.
-        block = whole ? (Math.floor(block / PAGE_ENTRIES) + 1) * PAGE_ENTRIES : block + 1
+        const number = Math.floor(block / PAGE_ENTRIES)
+        // A page without a block is a hole as a whole.
+        block = this.#countOf(number) === 0 ? this.#nextPage(number) : block + 1
       }
       block = Math.min(block, end)
       extents.push({ lengthBytes: (block - start) * BLOCK_BYTES, hole })
@@ -98,10 +135,19 @@ export class BlockMap {
   snapshot(): MapSnapshot {
     const numbers: number[] = []
     const pages: Uint32Array[] = []
-    this.#pages.forEach((page, number) => {
-      if (page === undefined) return
-      numbers.push(number)
-      pages.push(page)
+    this.#groups.forEach((group, at) => {
+      if (group === undefined || group.pageCount === 0) return
+      group.pages.forEach((page, i) => {
+        if (page === undefined) return
+        numbers.push(at * GROUP_PAGES + i)
+        pages.push(page)
+      })
+    })
+    this.#regions.forEach((region, at) => {
+      for (const bucket of region.filled()) {
+        numbers.push(BUCKET_NUMBER + at)
+        pages.push(bucket)
+      }
     })
     this.#frozen = new Set(pages)
     return { numbers, pages, mappedBlocks: this.#mapped }
@@ -111,28 +157,33 @@ export class BlockMap {
     this.#frozen = undefined
   }
 
-  /** Takes a page of a checkpoint; counts are brought up by it. */
+  /** Takes a page, or a bucket, of a checkpoint; counts are brought up by it. */
   loadPage(number: number, page: Uint32Array): void {
+    if (number >= BUCKET_NUMBER) return this.#loadBucket(number - BUCKET_NUMBER, page)
     let count = 0
+    for (let i = 0; i < PAGE_ENTRIES; i++) if (page[i] !== 0) count++
+    const scattered = number >= this.#options.wholePages && count <= SCATTERED_MAX
     for (let i = 0; i < PAGE_ENTRIES; i++) {
-      const entry = page[i] ?? 0
+      const entry = page[i] as number
       if (entry === 0) continue
-      count++
-      this.#addLive((entry - 1) >>> this.#shift, 1)
+      if (scattered) this.#scatter(number, i, 1, entry)
+      else this.#addLive((entry - 1) >>> this.#shift, 1)
     }
-    if (count === 0) return
-    while (this.#pages.length <= number) {
-      this.#pages.push(undefined)
-      this.#counts.push(0)
+    if (scattered || count === 0) return
+    this.#putPage(number, page)
+    this.#addCount(number, count)
+  }
+
+  #loadBucket(region: number, bucket: Uint32Array): void {
+    for (let i = 0; i < PAGE_ENTRIES; i += 2) {
+      const entry = bucket[i + 1] as number
+      if (entry > 0) this.setRun(region * REGION_BLOCKS + (bucket[i] as number), 1, entry)
     }
-    this.#pages[number] = page
-    this.#counts[number] = count
-    this.#mapped += count
   }
 
   reset(): void {
-    this.#pages = []
-    this.#counts = []
+    this.#groups = []
+    this.#regions = []
     this.#frozen = undefined
     this.#mapped = 0
     this.live = new Uint32Array(64)
@@ -147,54 +198,137 @@ export class BlockMap {
     this.live[slot] = (this.live[slot] ?? 0) + count
   }
 
-  /** The page, fit to be changed. */
-  #writable(number: number): Uint32Array {
-    while (this.#pages.length <= number) {
-      this.#pages.push(undefined)
-      this.#counts.push(0)
+  #countOf(number: number): number {
+    return this.#groups[Math.floor(number / GROUP_PAGES)]?.counts[number % GROUP_PAGES] ?? 0
+  }
+
+  #pageOf(number: number): Uint32Array | undefined {
+    return this.#groups[Math.floor(number / GROUP_PAGES)]?.pages[number % GROUP_PAGES]
+  }
+
+  /** First block of the next page that may have any. */
+  #nextPage(number: number): number {
+    const at = Math.floor(number / GROUP_PAGES)
+    const next = this.#groups[at] === undefined ? (at + 1) * GROUP_PAGES : number + 1
+    return next * PAGE_ENTRIES
+  }
+
+  #groupOf(number: number): Group {
+    const at = Math.floor(number / GROUP_PAGES)
+    // Never an array with holes, which would be slower.
+    while (this.#groups.length <= at) this.#groups.push(undefined)
+    return (this.#groups[at] ??= {
+      pages: Array.from({ length: GROUP_PAGES }, () => undefined),
+      counts: new Uint16Array(GROUP_PAGES),
+      pageCount: 0,
+    })
+  }
+
+  #addCount(number: number, change: number): void {
+    const { counts } = this.#groupOf(number)
+    counts[number % GROUP_PAGES] = (counts[number % GROUP_PAGES] as number) + change
+    this.#mapped += change
+  }
+
+  #putPage(number: number, page: Uint32Array | undefined): void {
+    const group = this.#groupOf(number)
+    const before = group.pages[number % GROUP_PAGES]
+    if (before === undefined) group.pageCount++
+    if (page === undefined) group.pageCount--
+    group.pages[number % GROUP_PAGES] = page
+  }
+
+  #region(logicalBlock: number): ScatteredBlocks {
+    const at = Math.floor(logicalBlock / REGION_BLOCKS)
+    while (this.#regions.length <= at) {
+      const { seed, depthMax } = this.#options
+      this.#regions.push(new ScatteredBlocks(seed, (words) => this.#frozen?.has(words) === true, depthMax))
     }
-    let page = this.#pages[number]
-    if (page === undefined) {
-      page = new Uint32Array(PAGE_ENTRIES)
-      this.#pages[number] = page
-    } else if (this.#frozen?.has(page) === true) {
-      page = page.slice()
-      this.#pages[number] = page
+    return this.#regions[at] as ScatteredBlocks
+  }
+
+  /** The page, fit to be changed; its blocks are scattered no more. */
+  #writable(number: number): Uint32Array {
+    const page = this.#pageOf(number)
+    if (page !== undefined && this.#frozen?.has(page) !== true) return page
+    const own = page === undefined ? this.#gathered(number) : page.slice()
+    this.#putPage(number, own)
+    return own
+  }
+
+  #gathered(number: number): Uint32Array {
+    const page = new Uint32Array(PAGE_ENTRIES)
+    const first = number * PAGE_ENTRIES
+    let left = this.#countOf(number)
+    for (let i = 0; left > 0; i++) {
+      assert(i < PAGE_ENTRIES, 'a page has fewer scattered blocks than are counted', { number })
+      const entry = this.#region(first).remove(inRegion(first + i))
+      if (entry === 0) continue
+      page[i] = entry
+      left--
     }
     return page
   }
 
   #setInPage(number: number, start: number, count: number, entry: number): void {
+    const scattered = this.#pageOf(number) === undefined && number >= this.#options.wholePages
+    if (scattered && this.#countOf(number) + count <= SCATTERED_MAX) {
+      this.#scatter(number, start, count, entry)
+      return
+    }
     const page = this.#writable(number)
-    const shift = this.#shift
-    this.#addLive((entry - 1) >>> shift, count)
-    const live = this.live
+    this.#addLive((entry - 1) >>> this.#shift, count)
     let fresh = 0
     for (let i = 0; i < count; i++) {
-      const old = page[start + i] ?? 0
+      const old = page[start + i] as number
       if (old === 0) fresh++
-      else live[(old - 1) >>> shift] = (live[(old - 1) >>> shift] ?? 0) - 1
+      else this.#lost(old)
       page[start + i] = entry + i
     }
-    this.#counts[number] = (this.#counts[number] ?? 0) + fresh
-    this.#mapped += fresh
+    this.#addCount(number, fresh)
+  }
+
+  #scatter(number: number, start: number, count: number, entry: number): void {
+    const block = number * PAGE_ENTRIES + start
+    const region = this.#region(block)
+    for (let i = 0; i < count; i++) {
+      const old = region.put(inRegion(block + i), entry + i)
+      // No room: the page is made after all.
+      if (old < 0) {
+        const page = this.#writable(number)
+        assert(page[start + i] === 0, 'there was room for a block that is scattered', { number })
+        page[start + i] = entry + i
+      }
+      this.#addLive((entry + i - 1) >>> this.#shift, 1)
+      if (old > 0) this.#lost(old)
+      else this.#addCount(number, 1)
+      if (old < 0) return this.#setInPage(number, start + i + 1, count - i - 1, entry + i + 1)
+    }
   }
 
   #clearInPage(number: number, start: number, count: number): void {
-    const page = this.#writable(number)
-    const shift = this.#shift
-    const live = this.live
+    const before = this.#countOf(number)
+    const page = this.#pageOf(number) === undefined ? undefined : this.#writable(number)
+    const block = number * PAGE_ENTRIES + start
     let gone = 0
-    for (let i = start; i < start + count; i++) {
-      const old = page[i] ?? 0
+    for (let i = 0; i < count && gone < before; i++) {
+      const old = page === undefined ? this.#region(block).remove(inRegion(block + i)) : (page[start + i] as number)
       if (old === 0) continue
-      live[(old - 1) >>> shift] = (live[(old - 1) >>> shift] ?? 0) - 1
-      page[i] = 0
+      if (page !== undefined) page[start + i] = 0
+      this.#lost(old)
       gone++
     }
-    const left = (this.#counts[number] ?? 0) - gone
-    this.#counts[number] = left
-    this.#mapped -= gone
-    if (left === 0) this.#pages[number] = undefined
+    this.#addCount(number, -gone)
+    if (page !== undefined && gone === before) this.#putPage(number, undefined)
   }
+
+  #lost(entry: number): void {
+    const slot = (entry - 1) >>> this.#shift
+    this.live[slot] = (this.live[slot] ?? 0) - 1
+  }
+}
+
+/** The lower 32 bits of a block number, which may have more. */
+function inRegion(block: number): number {
+  return block >>> 0
 }

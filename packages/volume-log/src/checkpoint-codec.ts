@@ -5,16 +5,20 @@
  * endian. Head: 64-bit words: magic and version, LSN, last header's CRC, size in bytes, segment blocks, seed, slot
  * count, epoch count, session count, page count, mapped blocks, head bytes; then slots (segment number
  * or 2^53 - 1), epochs (epoch, first LSN), sessions (id, count, numbers), page numbers.
+ *
+ * Version 2 is the same with buckets of scattered blocks among the pages, which version 1 has not (decision 23).
  */
 import { BLOCK_BYTES, copyBytes } from '@holdfast/base'
 import type { Checksum, Epoch, Lsn } from '@holdfast/base'
+import { BUCKET_NUMBER } from './block-map.ts'
 import type { SessionEntry } from './dedupe.ts'
 import type { EpochStart } from './types.ts'
 
 const MAGIC = 0x31_50_43_48 // 'HCP1'
 const TRAILER_MAGIC = 0x31_45_43_48 // 'HCE1'
 const BOOT_MAGIC = 0x31_53_43_48 // 'HCS1'
-const VERSION = 1
+const WHOLE_PAGES = 1
+const WITH_BUCKETS = 2
 const FIXED = 12
 const BOOT_BYTES_MAX = BLOCK_BYTES - 12
 const NO_SEGMENT = Number.MAX_SAFE_INTEGER
@@ -59,7 +63,8 @@ class Words {
 
 export function encodeHead(head: CheckpointHead): Uint8Array {
   const words = new Words()
-  words.put(MAGIC + VERSION * 2 ** 32)
+  const version = head.pageNumbers.some((number) => number >= BUCKET_NUMBER) ? WITH_BUCKETS : WHOLE_PAGES
+  words.put(MAGIC + version * 2 ** 32)
   words.put(head.lsn)
   words.put(head.lastHeaderCrc)
   words.put(head.sizeBytes)
@@ -123,7 +128,8 @@ export function decodeCheckpoint(source: Uint8Array, checksum: Checksum): Checkp
   const u64 = (at: number): number => view.getUint32(at, true) + view.getUint32(at + 4, true) * 2 ** 32
   if (view.getUint32(body, true) !== TRAILER_MAGIC || u64(body + 8) !== body) return undefined
   if (checksum.crc32c(bytes, 0, body, 0) !== view.getUint32(body + 4, true)) return undefined
-  if (u64(0) !== MAGIC + VERSION * 2 ** 32) return undefined
+  const version = (u64(0) - MAGIC) / 2 ** 32
+  if (version !== WHOLE_PAGES && version !== WITH_BUCKETS) return undefined
   return decodeBody(bytes, u64)
 }
 

@@ -93,7 +93,10 @@ export class LogCore {
     this.settings = { ...defaultSettings, ...options.settings }
     this.geometry = new Geometry(options.segmentBlocks, options.volume, options.path)
     this.crcCache = options.crcCache
-    this.map = new BlockMap(options.segmentBlocks)
+    const { segmentBlocks, bootId, checksum } = options
+    const boot = encodeText(bootId)
+    const seed = checksum.crc32c(boot, 0, boot.length, this.geometry.seed)
+    this.map = new BlockMap({ segmentBlocks, wholePages: this.settings.mapWholePages, seed })
     this.segments = new SegmentSet(options.disk, this.geometry, options.crcCache, this.settings)
     this.meta = new MetaFile(options.disk, this.geometry.metaPath, meta)
     this.sizeBytes = meta.sizeBytes

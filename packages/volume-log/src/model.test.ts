@@ -51,6 +51,7 @@ class Model {
         compactionSlackSegments: 1,
         openFilesMax: 3,
         idleRounds: 1,
+        mapWholePages: seed % 2,
       },
     }).open()
   }

@@ -33,6 +33,8 @@ export interface LogSettings {
   readonly idleRounds: number
   /** Open files above which the least recently used are closed. */
   readonly openFilesMax: number
+  /** Pages of the block map (4 MiB of the volume each), from the first on, whose blocks are never scattered (decision 23). */
+  readonly mapWholePages: number
 }
 
 export const defaultSettings: LogSettings = {
@@ -48,6 +50,7 @@ export const defaultSettings: LogSettings = {
   cutKeepMs: 24 * 3600 * 1000,
   idleRounds: 2,
   openFilesMax: 128,
+  mapWholePages: 64,
 }
 
 export interface ReplicaLogOptions {

@@ -1,0 +1,167 @@
+import fc from 'fast-check'
+import { describe, expect, it } from 'vitest'
+import { BlockMap, type BlockMapOptions, BUCKET_NUMBER, PAGE_ENTRIES } from './block-map.ts'
+import { ScatteredBlocks } from './scattered-blocks.ts'
+
+const SEGMENT_BLOCKS = 1024
+const ENTRIES = 50 * SEGMENT_BLOCKS
+
+type Step =
+  | { readonly kind: 'set' | 'clear'; readonly block: number; readonly count: number; readonly entry: number }
+  | { readonly kind: 'move'; readonly block: number; readonly entry: number; readonly hits: boolean }
+  | { readonly kind: 'snapshot' | 'release' | 'reload' }
+
+const bytesOf = (words: Uint32Array | undefined): Uint8Array => new Uint8Array(words?.buffer ?? new ArrayBuffer(0))
+
+/** A map beside the plainest thing that does the same. */
+class Checked {
+  map: BlockMap
+  readonly expected = new Map<number, number>()
+  readonly #options: BlockMapOptions
+  #held: { readonly pages: readonly Uint32Array[]; readonly copies: readonly Uint32Array[] } | undefined
+
+  constructor(options: BlockMapOptions) {
+    this.#options = options
+    this.map = new BlockMap(options)
+  }
+
+  take(step: Step): void {
+    switch (step.kind) {
+      case 'set':
+        this.map.setRun(step.block, step.count, step.entry)
+        for (let i = 0; i < step.count; i++) this.expected.set(step.block + i, step.entry + i)
+        return
+      case 'clear':
+        this.map.clear(step.block, step.count)
+        for (let i = 0; i < step.count; i++) this.expected.delete(step.block + i)
+        return
+      case 'move': {
+        const old = this.expected.get(step.block) ?? 0
+        this.map.moveIf(step.block, step.hits ? old : old + 1, step.entry)
+        if (step.hits) this.expected.set(step.block, step.entry)
+        return
+      }
+      case 'snapshot':
+        this.release()
+        this.hold()
+        return
+      case 'release':
+        return this.release()
+      case 'reload': {
+        const { numbers, pages } = this.map.snapshot()
+        const loaded = new BlockMap(this.#options)
+        numbers.forEach((number, i) => loaded.loadPage(number, (pages[i] as Uint32Array).slice()))
+        this.release()
+        this.map = loaded
+      }
+    }
+  }
+
+  hold(): void {
+    const { pages } = this.map.snapshot()
+    this.#held = { pages, copies: pages.map((page) => page.slice()) }
+  }
+
+  /** What was frozen is as it was. */
+  release(): void {
+    const { pages = [], copies = [] } = this.#held ?? {}
+    expect(pages.filter((page, i) => Buffer.compare(bytesOf(page), bytesOf(copies[i])) !== 0)).toEqual([])
+    this.#held = undefined
+    this.map.release()
+  }
+
+  check(blocks: Iterable<number>): void {
+    const { map, expected } = this
+    const wrong = [...blocks, ...expected.keys()].filter((block) => map.get(block) !== (expected.get(block) ?? 0))
+    expect(wrong).toEqual([])
+    expect(map.mappedBlocks).toBe(expected.size)
+    const live = new Uint32Array(map.live.length)
+    for (const entry of expected.values()) live[Math.floor((entry - 1) / SEGMENT_BLOCKS)]!++
+    expect(map.live).toEqual(live)
+    this.release()
+  }
+}
+
+describe('the block map', () => {
+  // Pages that fill and empty, the edges of pages and regions, and blocks far from any other.
+  const base = fc.constantFrom(0, 900, PAGE_ENTRIES * 70, 2 ** 31 - 40, 2 ** 32 - 40, 2 ** 34 - 2048)
+  const near = fc.tuple(base, fc.nat(200)).map(([at, more]) => at + more)
+  const far = fc.nat(2 ** 22).map((at) => at * 1021)
+  const block = fc.oneof({ arbitrary: near, weight: 4 }, { arbitrary: far, weight: 2 })
+  const count = fc.oneof(fc.integer({ min: 1, max: 8 }), fc.integer({ min: 1, max: 120 }))
+  // A run lies in one segment.
+  const entry = fc.tuple(fc.nat(49), fc.nat(900)).map(([slot, index]) => 1 + slot * SEGMENT_BLOCKS + index)
+  const step = fc.oneof(
+    { arbitrary: fc.record({ kind: fc.constant('set' as const), block, count, entry }), weight: 6 },
+    { arbitrary: fc.record({ kind: fc.constant('clear' as const), block, count, entry }), weight: 2 },
+    { arbitrary: fc.record({ kind: fc.constant('move' as const), block, entry, hits: fc.boolean() }), weight: 2 },
+    { arbitrary: fc.record({ kind: fc.constantFrom('snapshot' as const, 'release' as const, 'reload' as const) }), weight: 1 },
+  )
+
+  it.each([
+    ['whole pages only', { wholePages: Number.POSITIVE_INFINITY }],
+    ['few blocks of a page scattered', { wholePages: 0 }],
+    ['some pages whole', { wholePages: 64 }],
+    ['no room for more than a bucket of them', { wholePages: 0, depthMax: 0 }],
+  ])('gives what was put there: %s', (_what, options) => {
+    fc.assert(
+      fc.property(fc.array(step, { maxLength: 80 }), fc.nat(), (steps, seed) => {
+        const checked = new Checked({ segmentBlocks: SEGMENT_BLOCKS, seed, ...options })
+        const asked = new Set<number>()
+        for (const one of steps) {
+          checked.take(one)
+          if ('block' in one) for (let i = -2; i < 130; i++) asked.add(Math.max(0, one.block + i))
+        }
+        checked.check(asked)
+      }),
+      { numRuns: 60 },
+    )
+  })
+
+  it.each([[22], [3], [0]])('holds many scattered blocks, forgets them, and holds others (depth %i)', (depthMax) => {
+    const checked = new Checked({ segmentBlocks: SEGMENT_BLOCKS, seed: 9, wholePages: 0, depthMax })
+    const blocks = Array.from({ length: 6_000 }, (_, i) => (i * 2_654_435_761) % 2 ** 33)
+    blocks.forEach((at, i) => checked.take({ kind: 'set', block: at, count: 1, entry: 1 + (i % ENTRIES) }))
+    checked.hold()
+    blocks.forEach((at, i) => i % 3 !== 0 && checked.take({ kind: 'clear', block: at, count: 1, entry: 1 }))
+    checked.check(blocks)
+    checked.take({ kind: 'reload' })
+    blocks.forEach((at, i) => checked.take({ kind: 'set', block: at + 1, count: 1, entry: 1 + ((i * 7) % ENTRIES) }))
+    checked.check(blocks)
+    checked.map.clear(0, 2 ** 33 + 1)
+    checked.expected.clear()
+    checked.check(blocks)
+    expect(checked.map.snapshot().pages).toEqual([])
+  })
+
+  it('takes the memory of what is mapped, not of the volume', () => {
+    const map = new BlockMap({ segmentBlocks: SEGMENT_BLOCKS, seed: 1, wholePages: 64 })
+    const blocks = 20_000
+    for (let i = 0; i < blocks; i++) map.setRun(i * 53_687, 1, 1 + (i % ENTRIES))
+    const { pages, numbers } = map.snapshot()
+    expect(numbers.filter((number) => number < BUCKET_NUMBER)).toEqual([0, 52])
+    // Buckets are half full or more on average: 8 bytes of each block's own, and as many again.
+    expect((pages.length * 4096) / blocks).toBeLessThan(20)
+  })
+
+  it('makes a page of a run that is long enough at once', () => {
+    const map = new BlockMap({ segmentBlocks: SEGMENT_BLOCKS, seed: 1, wholePages: 0 })
+    map.setRun(4_200, 256, 1)
+    expect(map.snapshot().numbers).toEqual([4])
+    expect(map.runs(4_199, 300, 10)).toMatchObject([{ hole: true }, { hole: false, lengthBytes: 256 * 4096 }, { hole: true }])
+  })
+})
+
+describe('scattered blocks', () => {
+  it('say that there is no room, and keep what they have', () => {
+    const scattered = new ScatteredBlocks(3, () => false, 0)
+    let held = 0
+    while (scattered.put(held * 977, held + 1) === 0) held++
+    expect(held).toBeGreaterThan(300)
+    expect(scattered.size).toBe(held)
+    for (let i = 0; i < held; i++) expect(scattered.get(i * 977)).toBe(i + 1)
+    expect(scattered.put(0, 77)).toBe(1)
+    expect(scattered.remove(0)).toBe(77)
+    expect(scattered.put(held * 977, 5)).toBe(0)
+  })
+})
