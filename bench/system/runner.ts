@@ -48,18 +48,27 @@ async function startAll(host: Host, settings: RunSettings, say: Say) {
   return { contestants, leftOut }
 }
 
-/** Random data in every block: no target may gain from holes or zeroes. */
+/**
+ * Random data in every block: no target may gain from holes or zeroes. In order and twice over, which is how SNIA's
+ * Performance Test Specification for solid state storage prepares a device whose steady state is to be measured.
+ */
 export async function fill(host: Host, started: StartedTarget, sizeMiB: number): Promise<void> {
-  const pattern = ['--rw=write', '--bs=1M', '--iodepth=8', '--refill_buffers=1', '--end_fsync=1']
+  const pattern = ['--rw=write', '--bs=1M', '--iodepth=8', '--refill_buffers=1', '--end_fsync=1', '--loops=2']
   await runFio(host, [...started.fio, ...pattern, `--size=${sizeMiB}M`], 'fill')
 }
 
-const WARM_UP_SECONDS = 2
+/** By depth. */
+const WARM_UP_SECONDS = [
+  [1, 4],
+  [16, 4],
+] as const
 
 /** Everybody alike works for a while before anything counts: compilers and caches are as they will be in an hour. */
 export async function warmUp(host: Host, started: StartedTarget, sizeMiB: number): Promise<void> {
-  const load = ['--rw=randrw', '--bs=4k', '--iodepth=1', '--fsync=32', `--size=${sizeMiB}M`]
-  await runFio(host, [...started.fio, ...load, ...timed(WARM_UP_SECONDS)], 'warm-up')
+  const load = ['--rw=randrw', '--bs=4k', '--fsync=32', `--size=${sizeMiB}M`]
+  for (const [depth, seconds] of WARM_UP_SECONDS) {
+    await runFio(host, [...started.fio, ...load, `--iodepth=${depth}`, ...timed(seconds)], 'warm-up')
+  }
 }
 
 /** Other targets first in every round, so that none is always after the same one. */
