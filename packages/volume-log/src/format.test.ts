@@ -9,7 +9,6 @@ import { describe, expect, it } from 'vitest'
 import type { Batch } from './batch.ts'
 import { BLOCK, Harness } from './testing/harness.ts'
 
-const GOLDEN = new URL('../../../test/golden/log-v1.json', import.meta.url)
 const OPTIONS = { segmentBlocks: 16, sizeBlocks: 64 } as const
 const SESSION = sessionId(7)
 
@@ -68,21 +67,29 @@ function history(h: Harness): void {
   h.close(false)
 }
 
-describe('format 1 on the disk', () => {
-  const golden = (): Files => JSON.parse(readFileSync(GOLDEN, 'utf8')) as Files
+describe.each([
+  ['log-v1', 'whole pages of the map', {}],
+  // Checkpoints of version 2 (decision 23).
+  ['log-v1-scattered', 'scattered blocks', { mapWholePages: 0 }],
+] as const)('format 1 on the disk: %s, %s', (name, _what, settings) => {
+  const file = new URL(`../../../test/golden/${name}.json`, import.meta.url)
+  const golden = (): Files => JSON.parse(readFileSync(file, 'utf8')) as Files
 
   it('is what this version writes', () => {
-    const h = new Harness(OPTIONS)
+    const h = new Harness({ ...OPTIONS, settings })
     history(h)
-    if (process.env['HOLDFAST_WRITE_GOLDEN'] === 'log-v1') writeFileSync(GOLDEN, `${JSON.stringify(filesOf(h), null, 1)}\n`)
+    if (process.env['HOLDFAST_WRITE_GOLDEN'] === name) writeFileSync(file, `${JSON.stringify(filesOf(h), null, 1)}\n`)
     expect(unpacked(filesOf(h))).toEqual(unpacked(golden()))
   })
 
-  it('is read by this version', () => {
-    const h = new Harness(OPTIONS)
-    for (const [name, packed] of Object.entries(golden())) {
+  it.each([
+    ['whole pages', {}],
+    ['scattered blocks', { mapWholePages: 0 }],
+  ])('is read by this version into %s', (_into, own) => {
+    const h = new Harness({ ...OPTIONS, settings: own })
+    for (const [path, packed] of Object.entries(golden())) {
       const bytes = inflateSync(Buffer.from(packed, 'base64'))
-      h.wait<[unknown]>((done) => h.disk.writeAtomic(`${h.path}/${name}`, [bytes], done))
+      h.wait<[unknown]>((done) => h.disk.writeAtomic(`${h.path}/${path}`, [bytes], done))
     }
     h.open()
     const { log } = h
