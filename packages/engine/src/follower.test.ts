@@ -6,18 +6,35 @@ import type { NodeContext } from './context.ts'
 import { Follower } from './follower.ts'
 import type { Link } from './peer-table.ts'
 
-const follow = (h: Harness, reign: number): { follower: Follower; troubles: string[]; sent: PeerMessage[] } => {
+interface Followed {
+  readonly follower: Follower
+  readonly troubles: string[]
+  readonly sent: PeerMessage[]
+  /** Payloads that the link got back, which nobody may use any more. */
+  readonly given: Uint8Array[]
+}
+
+const follow = (h: Harness, reign: number): Followed => {
   const sent: PeerMessage[] = []
+  const given: Uint8Array[] = []
   const troubles: string[] = []
   const context = {
     peers: { nextNumber: () => 1 },
     scheduler: h.scheduler,
     events: { event: () => {} },
   } as unknown as NodeContext
-  const link = { node: nodeId('p'), send: (message: PeerMessage) => sent.push(message), close: () => {} } as unknown as Link
+  const link = {
+    node: nodeId('p'),
+    send: (message: PeerMessage) => sent.push(message),
+    giveBack: (payload: readonly Uint8Array[]) => {
+      given.push(...payload)
+      for (const part of payload) part.fill(0xdb)
+    },
+    close: () => {},
+  } as unknown as Link
   const scope = { volume: h.volume, epoch: epoch(reign) }
   const owner = { troubled: (_kind: string, reason: string) => void troubles.push(reason) }
-  return { follower: new Follower(context, h.log, scope, 64, link, owner), troubles, sent }
+  return { follower: new Follower(context, h.log, scope, 64, link, owner), troubles, sent, given }
 }
 
 /** Everything of `from`'s log between the two positions, as its primary would send it. */
@@ -103,4 +120,24 @@ it('a flush that is asked for while an append is under way covers it', () => {
   m.scheduler.run()
   const last = sent.filter((message) => message.type === 'ack').at(-1)
   expect(last).toMatchObject({ appendedLsn: p.log.appendedLsn, durableLsn: p.log.appendedLsn })
+})
+
+it('gives the memory of a batch back when it is written, and nothing of one that is refused', () => {
+  const p = new Harness({ seed: 2 }).open()
+  const m = new Harness({ immediatePercent: 0 }).open()
+  for (let i = 0; i < 3; i++) p.write([i, i + 1])
+  p.commit()
+  const { follower, troubles, given } = follow(m, 1)
+  follower.message({ type: 'accepted', ...follower.scope, seq: 1, forkLsn: lsn(0) })
+  const message = append(p, lsn(0), p.log.appendedLsn)
+  follower.message(message)
+  expect(given).toEqual([])
+  m.scheduler.run()
+  expect(given).toEqual(message.payload)
+  expect([0, 1, 2].map((block) => m.fill(block))).toEqual([1, 2, 3])
+  // The same once more begins where nothing is missing.
+  follower.message(append(p, lsn(0), p.log.appendedLsn))
+  m.scheduler.run()
+  expect(troubles).toHaveLength(1)
+  expect(given).toHaveLength(message.payload.length)
 })
