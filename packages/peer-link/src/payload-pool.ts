@@ -16,7 +16,8 @@ export class PayloadPool {
   readonly #keptBytesMax: number
   /** By class of size. */
   readonly #kept: ArrayBuffer[][] = []
-  readonly #out = new WeakSet<ArrayBufferLike>()
+  /** Each as its receiver has it: what comes back a second time is nobody's, also when its memory is out once more. */
+  readonly #out = new WeakSet<Uint8Array>()
   #keptBytes = 0
 
   constructor(keptBytesMax: number = KEPT_BYTES_MAX) {
@@ -33,14 +34,15 @@ export class PayloadPool {
     const kept = this.#kept[sizeClass(length)]?.pop()
     if (kept !== undefined) this.#keptBytes -= kept.byteLength
     const memory = kept ?? new ArrayBuffer(classBytes(length))
-    this.#out.add(memory)
-    return Buffer.from(memory, 0, length)
+    const bytes = Buffer.from(memory, 0, length)
+    this.#out.add(bytes)
+    return bytes
   }
 
   /** Nobody may use any of it from now on. What did not come from here, or came back already, is left alone. */
   give(bytes: Uint8Array): void {
-    const memory = bytes.buffer
-    if (!(memory instanceof ArrayBuffer) || !this.#out.delete(memory)) return
+    if (!this.#out.delete(bytes)) return
+    const memory = bytes.buffer as ArrayBuffer
     if (this.#keptBytes + memory.byteLength > this.#keptBytesMax) return
     this.#keptBytes += memory.byteLength
     ;(this.#kept[sizeClass(memory.byteLength)] ??= []).push(memory)

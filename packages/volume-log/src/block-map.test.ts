@@ -118,7 +118,7 @@ describe('the block map', () => {
     )
   })
 
-  it.each([[22], [3], [0]])('holds many scattered blocks, forgets them, and holds others (depth %i)', (depthMax) => {
+  it.each([[18], [3], [0]])('holds many scattered blocks, forgets them, and holds others (depth %i)', (depthMax) => {
     const checked = new Checked({ segmentBlocks: SEGMENT_BLOCKS, seed: 9, wholePages: 0, depthMax })
     const blocks = Array.from({ length: 6_000 }, (_, i) => (i * 2_654_435_761) % 2 ** 33)
     blocks.forEach((at, i) => checked.take({ kind: 'set', block: at, count: 1, entry: 1 + (i % ENTRIES) }))
@@ -142,6 +142,18 @@ describe('the block map', () => {
     expect(numbers.filter((number) => number < BUCKET_NUMBER)).toEqual([0, 52])
     // Buckets are half full or more on average: 8 bytes of each block's own, and as many again.
     expect((pages.length * 4096) / blocks).toBeLessThan(20)
+  })
+
+  it('loads a page whose blocks find no room as a page', () => {
+    const checked = new Checked({ segmentBlocks: SEGMENT_BLOCKS, seed: 5, wholePages: 0, depthMax: 0 })
+    for (let i = 0; i < 407; i++) checked.take({ kind: 'set', block: i * PAGE_ENTRIES, count: 1, entry: 1 + i })
+    const page = new Uint32Array(PAGE_ENTRIES)
+    for (let i = 0; i < 4; i++) {
+      page[i * 3] = 5_000 + i
+      checked.expected.set(500 * PAGE_ENTRIES + i * 3, 5_000 + i)
+    }
+    checked.map.loadPage(500, page)
+    checked.check([])
   })
 
   it('makes a page of a run that is long enough at once', () => {

@@ -32,7 +32,7 @@ export interface BlockMapOptions {
   readonly segmentBlocks: number
   /** Pages below are never scattered: a volume that small gains nothing by it. */
   readonly wholePages: number
-  /** Anything that clients do not know. */
+  /** Of the hash: something that clients can hardly choose their blocks by. */
   readonly seed: number
   /** Of the tables of scattered blocks; theirs by default. */
   readonly depthMax?: number | undefined
@@ -166,7 +166,8 @@ export class BlockMap {
     for (let i = 0; i < PAGE_ENTRIES; i++) {
       const entry = page[i] as number
       if (entry === 0) continue
-      if (scattered) this.#scatter(number, i, 1, entry)
+      // The page comes into being on the way where there is no room for all.
+      if (scattered) this.#setInPage(number, i, 1, entry)
       else this.#addLive((entry - 1) >>> this.#shift, 1)
     }
     if (scattered || count === 0) return

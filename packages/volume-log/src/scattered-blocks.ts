@@ -15,8 +15,8 @@ const SLOTS = BUCKET_WORDS / 2
 const SLOT_MASK = SLOTS - 1
 /** Linear probing gets slow beyond. */
 const USED_MAX = Math.floor(SLOTS * 0.8)
-/** Buckets listed at most, by their power of two: room for a thousand million blocks. */
-const DEPTH_MAX = 22
+/** Buckets listed at most, by their power of two: seventy million blocks; and doubling the list is a matter of a few ms. */
+const DEPTH_MAX = 18
 
 interface Bucket {
   words: Uint32Array
@@ -36,7 +36,7 @@ export class ScatteredBlocks {
   #depth = 0
   #used = 0
 
-  /** `seed`: not for clients to know, who could choose blocks that share a bucket. `isFrozen`: must be copied to be changed. */
+  /** `seed`: clients that know it can choose blocks that share a bucket. `isFrozen`: must be copied to be changed. */
   constructor(seed: number, isFrozen: (words: Uint32Array) => boolean, depthMax: number = DEPTH_MAX) {
     this.#seed = seed >>> 0
     this.#depthMax = depthMax
@@ -127,7 +127,9 @@ export class ScatteredBlocks {
   #split(bucket: Bucket, hash: number): boolean {
     if (bucket.depth === this.#depthMax) return false
     if (bucket.depth === this.#depth) {
-      this.#buckets = this.#buckets.flatMap((one) => [one, one])
+      const doubled: Bucket[] = []
+      for (const one of this.#buckets) doubled.push(one, one)
+      this.#buckets = doubled
       this.#depth++
     }
     const depth = bucket.depth + 1
