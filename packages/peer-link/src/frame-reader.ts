@@ -7,7 +7,7 @@
 import type { ByteSink } from '@holdfast/direct-socket'
 import { WireError } from '@holdfast/wire'
 import { FRAME_BYTES_MAX, OPCODE } from './frame.ts'
-import { type PayloadPool, payloadPool } from './payload-pool.ts'
+import { payloadPool } from './payload-pool.ts'
 
 /** One for all links: a chunk is taken wholly before the next read. */
 const receiveBuffer = new Uint8Array(256 * 1024)
@@ -30,7 +30,6 @@ export interface FrameHandler {
 
 export class FrameReader implements ByteSink {
   readonly #handler: FrameHandler
-  readonly #pool: PayloadPool
   /** A frame's head that came in pieces. */
   readonly #head = Buffer.alloc(HEAD_BYTES_MAX)
   #headBytes = 0
@@ -47,9 +46,8 @@ export class FrameReader implements ByteSink {
   /** What came after `end`, where somebody else will read it. */
   #unread: Buffer | undefined
 
-  constructor(handler: FrameHandler, pool: PayloadPool = payloadPool) {
+  constructor(handler: FrameHandler) {
     this.#handler = handler
-    this.#pool = pool
   }
 
   /** Nothing more is handed over. */
@@ -146,7 +144,7 @@ export class FrameReader implements ByteSink {
       this.#messageBytes += length
       if (this.#messageBytes > FRAME_BYTES_MAX) throw new WireError(`a message has ${this.#messageBytes} bytes`)
     }
-    const fragment = this.#pool.take(length)
+    const fragment = payloadPool.take(length)
     this.#filled = 0
     if (length === 0) this.#frameEnded(fragment)
     else this.#fragment = fragment

@@ -10,7 +10,7 @@
  */
 import { assert } from '@holdfast/base'
 
-export const BUCKET_WORDS = 1024
+const BUCKET_WORDS = 1024
 const SLOTS = BUCKET_WORDS / 2
 const SLOT_MASK = SLOTS - 1
 /** Linear probing gets slow beyond. */
