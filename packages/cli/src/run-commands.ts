@@ -20,6 +20,7 @@ interface RunOptions {
   readonly leaseTtl?: string
   readonly replaceAfter?: string
   readonly shards?: string
+  readonly keepAwake?: string
   readonly logLevel?: string
 }
 
@@ -38,6 +39,7 @@ function addRunOptions(command: Command): Command {
     .option('--advertise <host>', 'under which other nodes reach it (default: the host of --peer)')
     .option('--label <key=value>', 'a label such as zone=a; may be given more than once', collect)
     .option('--shards <number>', 'threads that its volumes are spread over (default: one per core, 8 at most)')
+    .option('--keep-awake <when>', 'when it keeps the processors of this machine from sleeping: busy or never (default busy)')
     .addOption(new Option('--log-level <level>', 'debug, info, warn or error'))
 }
 
@@ -108,6 +110,7 @@ function flagsOf(options: RunOptions): Record<string, unknown> {
     label,
     leaseTtl,
     replaceAfter,
+    keepAwake,
     logLevel,
     ...rest
   } = options
@@ -119,6 +122,7 @@ function flagsOf(options: RunOptions): Record<string, unknown> {
     labels: label === undefined ? undefined : parseLabels(label),
     'lease-ttl': leaseTtl,
     'replace-after': replaceAfter,
+    'keep-awake': keepAwake,
     'log-level': logLevel,
   }
 }

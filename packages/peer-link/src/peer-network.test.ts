@@ -72,6 +72,15 @@ const joined = (message: PeerMessage | undefined): Buffer =>
   Buffer.concat(message !== undefined && 'payload' in message ? message.payload : [])
 
 describe('links', () => {
+  it('count what comes over all of them', async () => {
+    const [dialled, accepted] = await linked()
+    const [a, b] = networks as [ShardNetwork, ShardNetwork]
+    for (let i = 0; i < 3; i++) dialled.link.send(append(i, []))
+    accepted.link.send(append(9, []))
+    await until(() => accepted.got.length === 3 && dialled.got.length === 1)
+    expect([a.received, b.received]).toEqual([1, 3])
+  })
+
   // Around the lengths at which the header of a WebSocket frame changes.
   it.each([0, 1, 125, 126, 127, 65_535, 65_536, 1024 * 1024])('carry %i bytes both ways', async (length) => {
     const ends = await linked()

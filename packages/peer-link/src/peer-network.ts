@@ -23,7 +23,7 @@ import { decodeHello, encodeHello, type Hello, type PeerMessage, PROTOCOL_VERSIO
 import { WebSocket, WebSocketServer } from 'ws'
 import { FrameSocket } from './frame-socket.ts'
 import { sharedLookup } from './shared-lookup.ts'
-import { WebSocketLink } from './web-socket-link.ts'
+import { type LinkTraffic, WebSocketLink } from './web-socket-link.ts'
 
 const DIAL_TIMEOUT_MS = 3_000
 const HELLO_TIMEOUT_MS = 3_000
@@ -49,6 +49,8 @@ export interface HandedLink {
 }
 
 export interface ShardNetwork extends PeerNetwork<PeerMessage> {
+  /** Messages that have come over its links, ever. */
+  readonly received: number
   /** Goes on with a link that the listening network has accepted. */
   adopt(handed: HandedLink): void
   close(): Promise<void>
@@ -81,6 +83,7 @@ class WebSocketNetwork implements ListeningPeerNetwork {
   readonly #server: WebSocketServer
   readonly #open = new Set<FrameSocket>()
   readonly #dialling = new Set<WebSocket>()
+  readonly #traffic: LinkTraffic = { received: 0 }
   readonly #lookup = sharedLookup()
   #accept: Accept | undefined
   #closed = false
@@ -97,8 +100,8 @@ class WebSocketNetwork implements ListeningPeerNetwork {
     this.#server.on('error', () => {})
   }
 
-  get #compress(): boolean {
-    return this.#options.compression ?? true
+  get received(): number {
+    return this.#traffic.received
   }
 
   get address(): { readonly host: string; readonly port: number } {
@@ -160,7 +163,7 @@ class WebSocketNetwork implements ListeningPeerNetwork {
           return end(wrong ?? '')
         }
         ended = true
-        const link = new WebSocketLink(frames, hello, this.#compress)
+        const link = this.#link(frames, hello)
         link.listen(handler, (reason) => this.#event('error', `${address.node}: ${reason}`))
         handler.opened(link)
       })
@@ -201,9 +204,13 @@ class WebSocketNetwork implements ListeningPeerNetwork {
     })
   }
 
+  #link(frames: FrameSocket, hello: Hello): WebSocketLink {
+    return new WebSocketLink(frames, hello, this.#options.compression ?? true, this.#traffic)
+  }
+
   #welcome(frames: FrameSocket, hello: Hello, accept: Accept): void {
     frames.sendPlain(encodeHello(this.#hello(hello.from, hello.channel, hello.fromShard)))
-    const link = new WebSocketLink(frames, hello, this.#compress)
+    const link = this.#link(frames, hello)
     link.listen(accept(link), (reason) => this.#event('error', `${hello.from}: ${reason}`))
   }
 

@@ -14,6 +14,12 @@ const SLOW_LINK_BYTES = 2 * 1024 * 1024
 const COMPRESS_PAUSE = 64
 const NONE: readonly Uint8Array[] = []
 
+/** Of all links of a network. */
+export interface LinkTraffic {
+  /** Messages. */
+  received: number
+}
+
 export class WebSocketLink implements PeerLink<PeerMessage> {
   readonly node: NodeId
   readonly channel: PeerChannel
@@ -21,17 +27,19 @@ export class WebSocketLink implements PeerLink<PeerMessage> {
   readonly #frames: FrameSocket
   readonly #socket: Socket
   readonly #compress: boolean
+  readonly #traffic: LinkTraffic
   #compressPause = 0
   #corked = false
   #closed = false
 
-  constructor(frames: FrameSocket, peer: Hello, compress: boolean) {
+  constructor(frames: FrameSocket, peer: Hello, compress: boolean, traffic: LinkTraffic) {
     this.node = peer.from
     this.channel = peer.channel
     this.incarnation = peer.incarnation
     this.#frames = frames
     this.#socket = frames.socket
     this.#compress = compress
+    this.#traffic = traffic
   }
 
   /** Takes what comes from now on. */
@@ -39,6 +47,7 @@ export class WebSocketLink implements PeerLink<PeerMessage> {
     this.#frames.handOver({
       message: (fragments) => {
         if (this.#closed) return
+        this.#traffic.received++
         let message: PeerMessage
         try {
           const { header, payload } = decodeFrame(fragments)

@@ -1,15 +1,19 @@
 /** One function for each adapter: from the configuration to what the assembly wants. */
 import { join } from 'node:path'
 import type { MetricFamily } from '@holdfast/api'
-import type { Coordinator, EventLog, ExportCatalog, Shard } from '@holdfast/base'
+import type { Coordinator, EventLog, ExportCatalog, Scheduler, Shard } from '@holdfast/base'
 import { defaultLimits, type NbdCounters, type NbdLimits, startNbdServer } from '@holdfast/nbd-server'
 import type { ListenAddress } from './address.ts'
 import { type NodeConfig, SOCKET_PATH_MAX } from './config.ts'
+import { KeepAwake } from './keep-awake.ts'
+import { LATENCY_DEVICE, openProcessorLatency, readCpuInfo, wantedLatencyUs } from './processor-latency.ts'
 import type { Shards } from './shards.ts'
 
 export interface NbdHandle {
   readonly address: ListenAddress
   metrics(): readonly MetricFamily[]
+  /** That came to this thread, ever. */
+  requests(): number
   /** A connection that another shard went on with has ended. */
   returned(): void
   close(): Promise<void>
@@ -32,6 +36,30 @@ export function nbdLimits({ count }: Shard): Partial<NbdLimits> {
   return { poolBytesMax: Math.floor(defaultLimits.poolBytesMax / count) }
 }
 
+/**
+ * For one thread. Undefined where the machine, or the user that the node runs as, has no way to keep processors awake: requests
+ * are only slower then, and the first thread tells so.
+ *
+ * @param work See `KeepAwake`.
+ */
+export function openKeepAwake({ index }: Shard, work: () => number, scheduler: Scheduler, events: EventLog): KeepAwake | undefined {
+  try {
+    const latency = openProcessorLatency(LATENCY_DEVICE, wantedLatencyUs(readCpuInfo()))
+    return new KeepAwake(latency, work, scheduler)
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    const what = `processors may sleep between requests, which are slower for it: ${LATENCY_DEVICE} can't be opened`
+    if (index === 0) events.event('info', what, { code })
+    return undefined
+  }
+}
+
+/** @param threads How many of the node's threads keep them awake. */
+export function keepAwakeMetric(threads: number): MetricFamily {
+  const help = 'Threads of the node that keep processors from sleeping now'
+  return { name: 'holdfast_keep_awake_threads', help, type: 'gauge', samples: [{ labels: {}, value: threads }] }
+}
+
 export async function startNbd(
   { nbd, deviceSocket, shardCount }: NodeConfig,
   catalog: ExportCatalog,
@@ -51,6 +79,7 @@ export async function startNbd(
   return {
     address: { host: nbd.host, port: tcp?.port ?? nbd.port },
     metrics: () => nbdMetrics(shards?.nbdCounters(server.counters) ?? server.counters),
+    requests: () => server.counters.requests,
     returned: () => server.returned(),
     close: async () => {
       await Promise.all([server.close(), shards?.closeNbd()])

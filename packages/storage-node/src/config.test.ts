@@ -29,6 +29,12 @@ describe('readConfig', () => {
     for (const wrong of ['0', '65', '1.5', 'x']) expect(() => fromFlags({ shards: wrong }, '')).toThrow(/--shards must be/)
   })
 
+  it('keeps processors awake while it is busy, or never', () => {
+    const of = (when: string) => fromFlags({ 'keep-awake': when }, '').keepAwake
+    expect([of('busy'), of('never')]).toEqual([true, false])
+    expect(() => of('always')).toThrow(/--keep-awake must be one of busy, never/)
+  })
+
   it('has the defaults of the contract', () => {
     expect(fromFlags({ nbd: undefined, shards: 1 }, '')).toEqual({
       name: 'a',
@@ -45,6 +51,7 @@ describe('readConfig', () => {
       leaseTtlMs: 10_000,
       replaceAfterMs: 600_000,
       shardCount: 1,
+      keepAwake: true,
       logLevel: 'info',
       apiToken: undefined,
     })

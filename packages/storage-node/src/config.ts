@@ -14,6 +14,9 @@ import { isWildcard, type ListenAddress, parseAddress } from './address.ts'
 export const LOG_LEVELS = ['debug', 'info', 'warn', 'error'] as const
 export type LogLevel = (typeof LOG_LEVELS)[number]
 
+/** When a node keeps the processors of its machine awake. */
+const KEEP_AWAKE = ['busy', 'never'] as const
+
 export interface NodeConfig {
   readonly name: NodeId
   /** Absolute. */
@@ -36,6 +39,8 @@ export interface NodeConfig {
   readonly replaceAfterMs: number
   /** Threads that the volumes are spread over; 1: all in the main thread. */
   readonly shardCount: number
+  /** While it is busy, this machine's processors are kept from falling asleep. */
+  readonly keepAwake: boolean
   readonly logLevel: LogLevel
   /** What the API wants as a bearer token; undefined: nothing. */
   readonly apiToken: string | undefined
@@ -98,6 +103,7 @@ const settings = z.strictObject({
     .min(1, 'must be at least 1')
     .max(SHARDS_MAX, `must be at most ${SHARDS_MAX}`)
     .optional(),
+  'keep-awake': z.enum(KEEP_AWAKE, `must be one of ${KEEP_AWAKE.join(', ')}`).optional(),
   'log-level': z.enum(LOG_LEVELS, `must be one of ${LOG_LEVELS.join(', ')}`).optional(),
   'api-token': z.string().min(8, 'must have at least 8 characters').optional(),
 })
@@ -149,6 +155,7 @@ export function readConfig(options: {
     leaseTtlMs: (given['lease-ttl'] ?? 10) * 1000,
     replaceAfterMs: (given['replace-after'] ?? 600) * 1000,
     shardCount: given.shards ?? defaultShardCount(),
+    keepAwake: given['keep-awake'] !== 'never',
     logLevel: given['log-level'] ?? defaults.logLevel,
     apiToken: given['api-token'] ?? (token === '' ? undefined : token),
   }

@@ -1,7 +1,7 @@
 /** One node, put together. The order in which its parts start and stop is all that this file decides. */
 import { existsSync, readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
-import { type MetricFamily, startApi } from '@holdfast/api'
+import { startApi } from '@holdfast/api'
 import { programArguments } from '@holdfast/attach'
 import {
   type Coordinator,
@@ -14,11 +14,12 @@ import { SharedCoordinator } from '@holdfast/coordinator/shared'
 import { nativeChecksum, openDisk } from '@holdfast/disk'
 import { createEngine, type Engine, type EngineSelf } from '@holdfast/engine'
 import { createPeerNetwork, type HandedLink, type ListeningPeerNetwork } from '@holdfast/peer-link'
-import { openCoordinator, startNbd } from './adapters.ts'
+import { keepAwakeMetric, type NbdHandle, openCoordinator, openKeepAwake, startNbd } from './adapters.ts'
 import { formatAddress, type ListenAddress } from './address.ts'
 import { findClusterId } from './cluster-id.ts'
 import type { NodeConfig } from './config.ts'
 import { claimDataDir, lockDataDir } from './data-dir.ts'
+import type { KeepAwake } from './keep-awake.ts'
 import { LateEngine } from './late-engine.ts'
 import { LateMounts, openHostVolumes } from './host-volumes.ts'
 import { createLog, type NodeLog } from './logger.ts'
@@ -81,8 +82,8 @@ class Assembly implements StorageNode {
   #addresses: NodeAddresses | undefined
   #closed: Promise<void> | undefined
   #cancelWait = (): void => {}
-  #nbdMetrics = (): readonly MetricFamily[] => []
-  #nbdReturned = (): void => {}
+  #nbd: NbdHandle | undefined
+  #keepAwake: KeepAwake | undefined
   /** The others than the first, if there are any. */
   #shards: Shards | undefined
 
@@ -149,6 +150,7 @@ class Assembly implements StorageNode {
     const engine = this.#createEngine(engineSelf, network, shared?.local() ?? coordinator)
     await this.#untilReady(engine)
     await this.#openHostVolumes(engine)
+    this.#openKeepAwake(network)
     this.#log.event('info', 'serving', {
       ...this.#addresses,
       cluster,
@@ -183,11 +185,11 @@ class Assembly implements StorageNode {
 
   /** Their threads begin now, and what they do when the main thread's engine starts. */
   #startShards(coordinator: Coordinator, cluster: string): SharedCoordinator | undefined {
-    const { shardCount: count, name: node, logLevel, dataDir } = this.#config
+    const { shardCount: count, name: node, logLevel, dataDir, keepAwake } = this.#config
     if (count === 1) return undefined
     const shared = new SharedCoordinator(coordinator)
-    const birth = { node, logLevel, dataDir, bootId: this.#bootId, cluster, settings: this.#engineSettings }
-    const shards = new Shards({ count, birth, coordinator: shared, nbdClosed: () => this.#nbdReturned() })
+    const birth = { node, logLevel, dataDir, bootId: this.#bootId, cluster, settings: this.#engineSettings, keepAwake }
+    const shards = new Shards({ count, birth, coordinator: shared, nbdClosed: () => this.#nbd?.returned() })
     this.#opened.push(() => shards.abandon())
     this.#shards = shards
     return shared
@@ -230,7 +232,7 @@ class Assembly implements StorageNode {
       admin: this.#late.admin,
       mounts: this.#mounts,
       statistics: () => this.#late.statistics(),
-      extraMetrics: () => this.#nbdMetrics(),
+      extraMetrics: () => [...(this.#nbd?.metrics() ?? []), keepAwakeMetric(this.#awakeCount)],
       refresh: async () => this.#shards?.refresh(),
       events: this.#log,
       token: apiToken,
@@ -241,10 +243,22 @@ class Assembly implements StorageNode {
 
   async #openNbd(): Promise<ListenAddress> {
     const handle = await startNbd(this.#config, this.#late.exports, this.#shards, this.#log)
-    this.#nbdMetrics = () => handle.metrics()
-    this.#nbdReturned = () => handle.returned()
+    this.#nbd = handle
     this.#opened.push(() => handle.close())
     return handle.address
+  }
+
+  #openKeepAwake(network: ListeningPeerNetwork): void {
+    const { keepAwake, shardCount: count } = this.#config
+    if (!keepAwake) return
+    const work = (): number => (this.#nbd?.requests() ?? 0) + network.received
+    const opened = openKeepAwake({ index: 0, count }, work, this.#scheduler, this.#log)
+    this.#keepAwake = opened
+    this.#opened.push(async () => opened?.close())
+  }
+
+  get #awakeCount(): number {
+    return Number(this.#keepAwake?.awake ?? false) + (this.#shards?.awakeCount ?? 0)
   }
 
   async #openDockerPlugin(): Promise<void> {

@@ -6,7 +6,8 @@ import { nativeChecksum, openDisk } from '@holdfast/disk'
 import { createEngine, type Engine, type EngineSelf } from '@holdfast/engine'
 import { type NbdServer, startNbdServer } from '@holdfast/nbd-server'
 import { createShardNetwork, type ShardNetwork } from '@holdfast/peer-link'
-import { nbdLimits } from './adapters.ts'
+import { nbdLimits, openKeepAwake } from './adapters.ts'
+import type { KeepAwake } from './keep-awake.ts'
 import { createLog } from './logger.ts'
 import { clockOfThread, createScheduler, cryptoRandom } from './production-ports.ts'
 import type { FromShard, ShardBirth, ToShard } from './shard-protocol.ts'
@@ -17,6 +18,7 @@ interface Running {
   readonly engine: Engine
   readonly network: ShardNetwork
   readonly nbd: NbdServer
+  readonly keepAwake: KeepAwake | undefined
 }
 
 const birth = workerData as ShardBirth
@@ -56,16 +58,19 @@ async function start(self: EngineSelf): Promise<Running> {
     else scheduler.after(READY_POLL_MS, look)
   }
   look()
-  return { engine, network, nbd }
+  const work = (): number => nbd.counters.requests + network.received
+  const keepAwake = birth.keepAwake ? openKeepAwake(shard, work, scheduler, events) : undefined
+  return { engine, network, nbd, keepAwake }
 }
 
 function say(message: FromShard): void {
   parentPort?.postMessage(message)
 }
 
-function report({ engine, nbd }: Running, id: number): void {
+function report({ engine, nbd, keepAwake }: Running, id: number): void {
   const replicas = new Map([...engine.replicas].map(([volume, replica]) => [volume, replica.view()]))
-  say({ kind: 'report', id, report: { statistics: engine.statistics(), replicas, nbd: { ...nbd.counters } } })
+  const awake = keepAwake?.awake ?? false
+  say({ kind: 'report', id, report: { statistics: engine.statistics(), replicas, nbd: { ...nbd.counters }, awake } })
 }
 
 /** In the order of the messages, whatever each of them has to wait for: a rejection is a bug and ends the process. */
@@ -95,6 +100,7 @@ async function take(message: ToShard): Promise<void> {
       await running.nbd.close()
       await new Promise<void>((done) => running.engine.stop(done))
       await running.network.close()
+      running.keepAwake?.close()
       say({ kind: 'stopped' })
       parentPort?.close()
       break

@@ -20,6 +20,7 @@ export interface ShardBirth {
   readonly bootId: string
   readonly cluster: string
   readonly settings: Partial<EngineSettings>
+  readonly keepAwake: boolean
   readonly coordinator: MessagePort
   readonly leaseMemory: SharedArrayBuffer
   /** `clockOrigin()` of the main thread. */
@@ -49,4 +50,6 @@ export interface ShardReport {
   readonly statistics: EngineStatistics
   readonly replicas: ReadonlyMap<VolumeId, LocalReplicaView>
   readonly nbd: NbdCounters
+  /** It keeps processors from sleeping. */
+  readonly awake: boolean
 }

@@ -61,7 +61,7 @@ describe('a shard that ends by itself', () => {
     const real = openEmbeddedCoordinator({ file: join(folder, 'journal'), events: quiet })
     const coordinator = new SharedCoordinator(real)
     const died: string[] = []
-    const birth = { node: nodeId('a'), logLevel: 'error', dataDir: folder, bootId: 'b', cluster: 'c', settings: {} } as const
+    const birth = { node: nodeId('a'), logLevel: 'error', dataDir: folder, bootId: 'b', cluster: 'c', settings: {}, keepAwake: false } as const
     const shards = new Shards({ count: 3, birth, coordinator, nbdClosed: () => {}, died: (error) => died.push(error.message) })
     // What the servers of the main thread do while the node still starts, or when it can't.
     await shards.refresh()

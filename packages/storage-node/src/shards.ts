@@ -61,7 +61,7 @@ export class Shards {
     this.#shards[handed.hello.toShard - 1]?.tell({ kind: 'peer', handed })
   }
 
-  /** Asks all of them how they are, for `statistics`, `localView` and `nbdCounters`. */
+  /** Asks all of them how they are, for `statistics`, `localView`, `nbdCounters` and `awakeCount`. */
   async refresh(): Promise<void> {
     if (!this.#started) return
     await Promise.all(this.#shards.map((shard) => shard.refresh()))
@@ -93,6 +93,11 @@ export class Shards {
       for (const key of Object.keys(sum) as (keyof NbdCounters)[]) sum[key] += nbd[key]
     }
     return sum
+  }
+
+  /** How many of them keep processors awake. */
+  get awakeCount(): number {
+    return this.#reports.filter(({ awake }) => awake).length
   }
 
   async closeNbd(): Promise<void> {
