@@ -29,8 +29,10 @@ export class Flusher {
     this.#waiting.push(done)
     if (this.#busy) return
     this.#busy = true
-    // At the end of the turn: flushes asked for in one turn are one fdatasync.
-    this.#core.scheduler.soon(this.#start)
+    // Before anything else that this turn still does: the disk is what everybody waits for. Not where nothing is left to
+    // do, which would call back from inside the call.
+    if (!this.#core.hasHole && this.#core.segments.anyDirty) this.#round()
+    else this.#core.scheduler.soon(this.#start)
   }
 
   get busy(): boolean {

@@ -70,6 +70,12 @@ export class SegmentSet {
     return this.#bySegment.values()
   }
 
+  /** Whether a flush has anything to do. */
+  get anyDirty(): boolean {
+    for (const { dirty, file } of this.all) if (dirty && file !== undefined) return true
+    return false
+  }
+
   get(number: number): Segment | undefined {
     return this.#bySegment.get(number)
   }
