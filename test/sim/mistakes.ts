@@ -76,8 +76,8 @@ export const MISTAKES: readonly Mistake[] = [
     changes: [
       {
         file: 'packages/engine/src/local-primary.ts',
-        find: 'if (!atOnce) return endLsn\n    entry.written = true',
-        replace: 'if (!atOnce) return endLsn\n    entry.written = true\n    this.log.commitTo(endLsn)',
+        find: 'if (!atOnce) return\n    entry.written = true',
+        replace: 'if (!atOnce) return\n    entry.written = true\n    this.log.commitTo(endLsn)',
       },
     ],
     seedsMax: 100,

@@ -50,11 +50,13 @@ export class FlushRounds {
   }
 
   /**
-   * Begins a round for what is not committed yet, because a flush of it is sure or likely to follow: the disks work
-   * while it is being acknowledged.
+   * A round for a batch that is about to be sent, because a flush of it is sure or likely to follow: the disks work while
+   * it is being acknowledged. True: it has begun, and the caller asks every member with the batch itself.
    */
-  anticipate(target: Lsn): void {
-    if (this.#roundTarget === undefined && target > this.#owner.durableLsn()) this.#begin(target)
+  anticipate(target: Lsn): boolean {
+    if (this.#roundTarget !== undefined || target <= this.#owner.durableLsn()) return false
+    this.#began(target)
+    return true
   }
 
   /** Answers who can be answered and starts a round if somebody still waits. */
@@ -66,7 +68,8 @@ export class FlushRounds {
     const committed = this.#owner.committedLsn()
     // Who waits for a position that is not committed yet is looked at again when it is.
     if (!this.#waiters.some(({ lsn }) => lsn <= committed && lsn > durable)) return
-    this.#begin(committed)
+    this.#began(committed)
+    this.#owner.flushAll(committed)
   }
 
   durable(position: Lsn): void {
@@ -94,10 +97,9 @@ export class FlushRounds {
     for (const { sink, seq, payload } of this.#waiters.splice(0)) sink.pieceReturned(seq, payload)
   }
 
-  #begin(target: Lsn): void {
+  #began(target: Lsn): void {
     this.#roundTarget = target
     this.#roundStartedAt = this.#clock.now()
-    this.#owner.flushAll(target)
   }
 
   #answer(durable: Lsn): void {

@@ -820,34 +820,38 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
     if (batch === undefined || requests === undefined) return
     this.#batch = undefined
     this.#requests = undefined
-    const { anyFua } = requests
-    const endLsn = this.#sealAndSend(batch, requests)
-    const flushFollows = this.#flushPattern.batchSealed() || anyFua
-    // What a thread still writes our own disk can't be asked for yet.
-    if (flushFollows && !this.#closed && this.log.writtenLsn >= endLsn) this.#flushes.anticipate(endLsn)
+    this.#sealAndSend(batch, requests, this.#flushPattern.batchSealed() || requests.anyFua)
   }
 
-  /** Returns where the log ends then. */
-  #sealAndSend(batch: Batch, requests: BatchRequests): Lsn {
+  #sealAndSend(batch: Batch, requests: BatchRequests, flushExpected = false): void {
     this.#wake()
     const start = this.log.seal(batch, this.scope.epoch)
-    const entry = { batch, lsn: start, endLsn: batch.endLsn, requests, written: false }
+    const { endLsn } = batch
+    const flushFollows = flushExpected && this.#flushes.anticipate(endLsn)
+    const entry = { batch, lsn: start, endLsn, requests, written: false }
     this.inFlight.push(entry)
-    for (const feed of this.#feeds.values()) feed.batchSealed(batch, start, entry.endLsn)
+    this.#sendToMembers(entry, flushFollows)
     const atOnce = this.log.append(batch, (error) => {
       if (error !== undefined) {
         this.#owner.failed(`the log can't be written: ${error.message}`)
         return
       }
       entry.written = true
-      if (!this.#closed) this.#advanceWritten()
+      if (this.#closed) return
+      if (flushFollows) this.#flushOwn()
+      this.#advanceWritten()
     })
-    const { endLsn } = entry
-    if (!atOnce) return endLsn
+    if (!atOnce) return
     entry.written = true
+    // Our disk works while the answers leave.
+    if (flushFollows) this.#flushOwn()
     if (this.inFlight.head === entry) this.machine.appended(endLsn)
     else this.#advanceWritten()
-    return endLsn
+  }
+
+  #sendToMembers({ batch, lsn, endLsn }: InFlightBatch, flushFollows: boolean): void {
+    for (const feed of this.#feeds.values()) feed.batchSealed(batch, lsn, endLsn, flushFollows)
+    if (flushFollows) this.#flushOthers(endLsn)
   }
 
   #advanceWritten(): void {
@@ -945,7 +949,15 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
 
   #flushAll(target: Lsn): void {
     // The others first: their disks work while ours does.
+    this.#flushOthers(target)
+    this.#flushOwn()
+  }
+
+  #flushOthers(target: Lsn): void {
     for (const node of this.machine.othersInSync()) this.#sendFlush(node, target)
+  }
+
+  #flushOwn(): void {
     this.log.flush((error, durableLsn) => {
       if (error !== undefined) this.#owner.failed(`the log can't be flushed: ${error.message}`)
       else if (!this.#closed) this.machine.flushed(durableLsn)

@@ -99,8 +99,8 @@ export class MemberFeed {
     this.pump()
   }
 
-  /** A batch was made: sent at once if the member is live. */
-  batchSealed(batch: Batch, lsn: Lsn, endLsn: Lsn): void {
+  /** A batch was made: sent at once if the member is live. @param followed See `PeerLink.send`. */
+  batchSealed(batch: Batch, lsn: Lsn, endLsn: Lsn, followed: boolean): void {
     if (!this.#live || this.#ended) return
     assert(lsn === this.#nextLsn, 'a live member gets every batch', { lsn, next: this.#nextLsn })
     if (this.link.bufferedBytes() > LIVE_BACKLOG_BYTES_MAX) {
@@ -108,7 +108,7 @@ export class MemberFeed {
       this.#owner.feedLagging(this.node)
       return
     }
-    this.#sendBatch(batch, lsn, endLsn)
+    this.#sendBatch(batch, lsn, endLsn, followed)
   }
 
   /** The commit position moved and no batch follows to carry it. */
@@ -169,7 +169,7 @@ export class MemberFeed {
     const onDiskEnd = inFlight.head?.lsn ?? log.appendedLsn
     if (this.#nextLsn >= onDiskEnd) {
       for (const entry of inFlight) {
-        if (entry.lsn >= this.#nextLsn) this.#sendBatch(entry.batch, entry.lsn, entry.endLsn)
+        if (entry.lsn >= this.#nextLsn) this.#sendBatch(entry.batch, entry.lsn, entry.endLsn, false)
       }
       this.#live = true
       this.#unpin()
@@ -218,7 +218,7 @@ export class MemberFeed {
     })
   }
 
-  #sendBatch(batch: Batch, lsn: Lsn, endLsn: Lsn): void {
+  #sendBatch(batch: Batch, lsn: Lsn, endLsn: Lsn, followed: boolean): void {
     batch.retain()
     this.link.send(
       {
@@ -230,6 +230,7 @@ export class MemberFeed {
         payload: [batch.bytes],
       },
       () => batch.release(),
+      followed,
     )
     this.#nextLsn = endLsn
   }

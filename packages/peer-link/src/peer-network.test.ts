@@ -72,6 +72,25 @@ const joined = (message: PeerMessage | undefined): Buffer =>
   Buffer.concat(message !== undefined && 'payload' in message ? message.payload : [])
 
 describe('links', () => {
+  it('bring what was announced to be followed, whether it is or not, in order', async () => {
+    const [{ link }, { got }] = await linked()
+    const expected: number[] = []
+    const send = (bytesCount: number, followed: boolean): void => {
+      link.send(append(expected.length, bytesCount === 0 ? [] : [bytes(bytesCount, 1)]), undefined, followed)
+      expected.push(expected.length)
+    }
+    // The end of the turn is what ends the wait where nothing follows.
+    send(4096, true)
+    await until(() => got.length === expected.length)
+    for (const turn of [[0], [4096], [4096, 0], [0, 4096, 0]]) {
+      for (const bytesCount of turn) send(bytesCount, true)
+      send(0, false)
+      send(4096, true)
+      await until(() => got.length === expected.length)
+    }
+    expect(got.map((message) => (message as { lsn: number }).lsn)).toEqual(expected)
+  })
+
   it('count what comes over all of them', async () => {
     const [dialled, accepted] = await linked()
     const [a, b] = networks as [ShardNetwork, ShardNetwork]

@@ -30,6 +30,8 @@ export class WebSocketLink implements PeerLink<PeerMessage> {
   readonly #traffic: LinkTraffic
   #compressPause = 0
   #corked = false
+  /** Bulk waits for the message that its sender has announced. */
+  #held = false
   #closed = false
 
   constructor(frames: FrameSocket, peer: Hello, compress: boolean, traffic: LinkTraffic) {
@@ -66,8 +68,8 @@ export class WebSocketLink implements PeerLink<PeerMessage> {
     })
   }
 
-  /** The small messages of a turn leave in one system call; bulk leaves at once. */
-  send(message: PeerMessage, sent?: () => void): void {
+  /** The small messages of a turn leave in one system call; bulk leaves at once, with what was announced to follow it. */
+  send(message: PeerMessage, sent?: () => void, followed = false): void {
     if (this.#closed || !this.#frames.open) {
       if (sent !== undefined) setImmediate(sent)
       return
@@ -79,9 +81,11 @@ export class WebSocketLink implements PeerLink<PeerMessage> {
     if (bytes === 0) {
       this.#cork()
       socket.write(encodeFrame(message, 0, undefined, this.#frames.isClient), sent)
+      if (this.#held && !followed) this.turnEnded()
       return
     }
-    if (!this.#corked) socket.cork()
+    if (followed) this.#cork()
+    else if (!this.#corked) socket.cork()
     const smaller = this.#tryCompress(payload, bytes)
     if (smaller === undefined) {
       socket.write(encodeFrame(message, bytes, undefined, this.#frames.isClient))
@@ -92,6 +96,8 @@ export class WebSocketLink implements PeerLink<PeerMessage> {
       socket.write(smaller, sent)
     }
     // Bulk leaves at once: the other end can work on it while this one writes the same to its disk.
+    this.#held = followed
+    if (followed) return
     this.#corked = false
     socket.uncork()
   }
@@ -132,10 +138,11 @@ export class WebSocketLink implements PeerLink<PeerMessage> {
     process.nextTick(uncorkLater, this)
   }
 
-  /** For `uncorkLater` only. */
+  /** Everything that waits leaves now. */
   turnEnded(): void {
     if (!this.#corked) return
     this.#corked = false
+    this.#held = false
     this.#socket.uncork()
   }
 }

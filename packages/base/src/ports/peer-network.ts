@@ -25,9 +25,10 @@ export interface PeerLink<Message> {
   readonly incarnation: Incarnation
   /**
    * Queues one message. `sent` is called when its payload buffers are no longer needed (handed to
-   * the kernel, or the link closed). Messages on a closed link are dropped.
+   * the kernel, or the link closed). Messages on a closed link are dropped. `followed` says that
+   * another one is about to follow: both leave together, at once then or else at the end of the turn.
    */
-  send(message: Message, sent?: () => void): void
+  send(message: Message, sent?: () => void, followed?: boolean): void
   /**
    * Gives the payload of a message that came over this link back, to receive others in: nobody may use any of it from
    * now on. Optional for whoever receives; also after the link has closed.
