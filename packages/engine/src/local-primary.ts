@@ -44,10 +44,10 @@ import type { VolumeCounters } from './statistics.ts'
 const TURN_BATCH_BLOCKS = 128
 /** Writes at least this large make a batch of their own, without a copy. */
 const OWN_BATCH_BYTES = 64 * 1024
-/** So few that the page cache takes them at once: a client's write never waits behind more. */
-const RELOCATED_BLOCKS = 48
-/** Between two relocations: at most some 38 MB/s are moved. */
-const RELOCATION_PAUSE_MS = 5
+/** So few that a client's write never waits long behind them, here or at a secondary. */
+const RELOCATED_BLOCKS = 16
+/** Between two relocations: at most some 33 MB/s are moved. */
+const RELOCATION_PAUSE_MS = 2
 /** Long enough to see that there is nothing left to compact. */
 const QUIET_AFTER_TICKS = 40
 /** A full disk is reported this often, not once per refused write. */
