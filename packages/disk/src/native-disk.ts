@@ -1,7 +1,8 @@
 /** A directory tree of the host as the Disk port. */
-import { closeSync, mkdirSync, openSync, readdirSync, readFileSync, renameSync, rmSync, statfsSync } from 'node:fs'
+import { closeSync, mkdirSync, open as openDescriptor, openSync, readdirSync, readFileSync, renameSync, rmSync, statfsSync } from 'node:fs'
 import { type FileHandle, open, rename, rm } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
+import { promisify } from 'node:util'
 import { type Disk, type DiskDone, type DiskError, type DiskFile, ONLY_SHARD, type OpenOptions, type Shard } from '@holdfast/base'
 import { diskError, diskErrorOrNone } from './disk-error.ts'
 import { native } from './native.ts'
@@ -158,15 +159,9 @@ async function openFile(
   fillGate: SyncGate | undefined,
 ): Promise<number> {
   if (recycle !== undefined) await rename(recycle, path)
-  let created = false
-  let fd: number
-  try {
-    fd = openSync(path, 'r+')
-  } catch (error) {
-    if (diskError(error).kind !== 'absent' || createBytes === undefined) throw error
-    fd = openSync(path, 'wx+', 0o600)
-    created = true
-  }
+  const made = createBytes === undefined || recycle !== undefined ? undefined : await createFile(path)
+  const created = made !== undefined
+  const fd = made ?? openSync(path, 'r+')
   if (createBytes === undefined) return fd
   try {
     await ended((done) => native.allocate(fd, createBytes, done))
@@ -175,6 +170,16 @@ async function openFile(
   } catch (error) {
     closeSync(fd)
     if (created) rmSync(path, { force: true })
+    throw error
+  }
+}
+
+/** On a thread: the filesystem takes as long for a new name as several writes take. Undefined: it is there already. */
+async function createFile(path: string): Promise<number | undefined> {
+  try {
+    return await promisify(openDescriptor)(path, 'wx+', 0o600)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'EEXIST') return undefined
     throw error
   }
 }
