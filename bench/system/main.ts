@@ -7,6 +7,7 @@
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
+import { keepAwakeForAll } from '../bed/awake.ts'
 import { withHost } from '../bed/host.ts'
 import { summary } from './report.ts'
 import { chooseRows } from './rows.ts'
@@ -22,6 +23,8 @@ const { values } = parseArgs({
     size: { type: 'string', default: '512' },
     targets: { type: 'string', default: '' },
     rows: { type: 'string', default: '' },
+    /** Keeps processors from sleeping all the time, whoever is measured. */
+    awake: { type: 'boolean', default: false },
     /** Minutes: looks for pauses instead. */
     soak: { type: 'string' },
     out: { type: 'string' },
@@ -47,15 +50,18 @@ async function measure(): Promise<void> {
     sizeMiB: positive('size', values.size),
     targets: chooseTargets(list(values.targets)),
     rows: chooseRows(list(values.rows)),
+    awake: values.awake,
     out,
   }
   mkdirSync(out, { recursive: true })
+  const letSleep = settings.awake ? keepAwakeForAll() : () => {}
   await withHost(async (host) => {
     const results = await runAll(host, settings, say)
     writeFileSync(join(out, 'results.json'), JSON.stringify(results, null, 1))
     process.stdout.write(summary(results))
     say(`raw results: ${out}`)
   })
+  letSleep()
 }
 
 if (values.soak === undefined) await measure()

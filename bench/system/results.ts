@@ -35,7 +35,13 @@ export interface Results {
   readonly commit: string
   readonly takenAt: string
   readonly machine: Machine
-  readonly settings: { readonly rounds: number; readonly seconds: number; readonly sizeMiB: number }
+  readonly settings: {
+    readonly rounds: number
+    readonly seconds: number
+    readonly sizeMiB: number
+    /** Processors were kept from sleeping for all targets, not only by those that do it themselves. */
+    readonly awake?: boolean | undefined
+  }
   readonly targets: readonly {
     readonly name: string
     readonly copies: number

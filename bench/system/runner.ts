@@ -16,6 +16,8 @@ export interface RunSettings {
   readonly sizeMiB: number
   readonly targets: readonly Target[]
   readonly rows: readonly Row[]
+  /** Processors are kept from sleeping all the time. */
+  readonly awake: boolean
   /** Where fio's own reports go. */
   readonly out: string
 }
@@ -100,7 +102,7 @@ export async function runAll(host: Host, settings: RunSettings, say: Say): Promi
     commit: describeCommit(),
     takenAt: new Date().toISOString(),
     machine: describeMachine(),
-    settings: { rounds: settings.rounds, seconds: settings.seconds, sizeMiB: settings.sizeMiB },
+    settings: { rounds: settings.rounds, seconds: settings.seconds, sizeMiB: settings.sizeMiB, awake: settings.awake },
     targets: contestants.map(({ target: { name, copies, what }, started: { version } }) => {
       return { name, copies, what, version }
     }),
