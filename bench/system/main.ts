@@ -55,13 +55,13 @@ async function measure(): Promise<void> {
   }
   mkdirSync(out, { recursive: true })
   const letSleep = settings.awake ? keepAwakeForAll() : () => {}
-  await withHost(async (host) => {
+  const measured = withHost(async (host) => {
     const results = await runAll(host, settings, say)
     writeFileSync(join(out, 'results.json'), JSON.stringify(results, null, 1))
     process.stdout.write(summary(results))
     say(`raw results: ${out}`)
   })
-  letSleep()
+  await measured.finally(letSleep)
 }
 
 if (values.soak === undefined) await measure()

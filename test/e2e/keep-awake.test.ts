@@ -1,10 +1,11 @@
 /** A busy node keeps the processors of its machine from sleeping: real nodes, a real device of the kernel's. */
-import { accessSync, closeSync, constants, openSync, readSync } from 'node:fs'
+import { accessSync, closeSync, constants, existsSync, openSync, readFileSync, readSync } from 'node:fs'
 import { afterEach, describe, expect, it } from 'vitest'
 import { waitUntil } from '../support/waiting.ts'
 import { TestCluster, type TestNode } from './harness.ts'
 
 const DEVICE = '/dev/cpu_dma_latency'
+const DRIVER = '/sys/devices/system/cpu/cpuidle/current_driver'
 const RARE = ['--rw=randwrite', '--bs=4k', '--rate_iops=4', '--size=16M', '--time_based', '--runtime=1']
 const OFTEN = ['--rw=randwrite', '--bs=4k', '--rate_iops=400', '--size=16M', '--time_based', '--runtime=6']
 
@@ -17,7 +18,7 @@ afterEach(async () => {
 function mayAsk(): boolean {
   try {
     accessSync(DEVICE, constants.R_OK | constants.W_OK)
-    return true
+    return existsSync(DRIVER) && readFileSync(DRIVER, 'utf8').trim() !== 'none'
   } catch {
     return false
   }
@@ -47,13 +48,14 @@ describe.runIf(mayAsk())('two nodes with a copy each', () => {
     const uri = `--uri=${cluster.node('a').uri('v')}`
     const threads = (): Promise<number[]> => Promise.all(nodes.map(awakeThreads))
     await waitUntil('all to be at rest', 10_000, async () => (await threads()).every((count) => count === 0))
+    const askedByOthers = askedOfKernel()
 
     let busy = false
     let running = true
     const rarely = cluster.fio([uri, ...RARE]).finally(() => {
       running = false
     })
-    while (running) busy ||= (await threads()).some((count) => count > 0)
+    while (running) if ((await threads()).some((count) => count > 0)) busy = true
     expect(await rarely).toMatchObject({ code: 0, error: 0 })
     expect(busy).toBe(false)
 
@@ -62,7 +64,7 @@ describe.runIf(mayAsk())('two nodes with a copy each', () => {
       const [a = 0, b = 0] = await threads()
       return a > 0 && b > 0
     })
-    expect(askedOfKernel()).toBeLessThanOrEqual(2)
+    expect(askedOfKernel()).toBeLessThanOrEqual(Math.min(askedByOthers, 2))
     expect((await threads())[2]).toBe(0)
     expect(await often).toMatchObject({ code: 0, error: 0 })
     await waitUntil('both to let them sleep', 3_000, async () => (await threads()).every((count) => count === 0))

@@ -167,6 +167,11 @@ export const MISTAKES: readonly Mistake[] = [
       },
       {
         file: 'packages/volume-log/src/flusher.ts',
+        find: 'if (!this.#core.hasHole && this.#core.segments.anyDirty) this.#round()',
+        replace: 'if (this.#core.segments.anyDirty) this.#round()',
+      },
+      {
+        file: 'packages/volume-log/src/flusher.ts',
         find: "assert(!core.hasHole, 'flush over a hole in the log')",
         replace: '',
       },

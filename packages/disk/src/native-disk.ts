@@ -10,6 +10,7 @@ import { NativeFile } from './native-file.ts'
 import { SyncGate, syncShare } from './sync-gate.ts'
 
 const DOOMED = '.removed-'
+const openOnThread = promisify(openDescriptor)
 /** What one call fills: a thread is held no longer than that takes. */
 const FILL_BYTES = 2 * 1024 * 1024
 
@@ -177,7 +178,7 @@ async function openFile(
 /** On a thread: the filesystem takes as long for a new name as several writes take. Undefined: it is there already. */
 async function createFile(path: string): Promise<number | undefined> {
   try {
-    return await promisify(openDescriptor)(path, 'wx+', 0o600)
+    return await openOnThread(path, 'wx+', 0o600)
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'EEXIST') return undefined
     throw error

@@ -44,6 +44,28 @@ describe('files', () => {
     file.close()
   })
 
+  it('keep what they hold when they are to be created and are there already, also under a spare name', async () => {
+    const size = 1024 * 1024
+    const bytes = pattern(4096, 3)
+    const made = await open('x', size)
+    made.write([bytes], 8192, () => {})
+    made.close()
+    const holds = async (file: DiskFile): Promise<void> => {
+      const target = new Uint8Array(4096)
+      await new Promise<void>((resolve, reject) => file.read(target, 0, 4096, 8192, (e) => (e ? reject(e) : resolve())))
+      expect(target).toEqual(bytes)
+      file.close()
+    }
+    await holds(await open('x', size, true))
+    const recycled = await new Promise<DiskFile>((resolve, reject) => {
+      const options = { createBytes: size, recycle: 'x' }
+      disk.open('y', options, (error, file) => (file === undefined ? reject(error) : resolve(file)))
+    })
+    await holds(recycled)
+    expect(disk.list('.')).toEqual(['y'])
+    await expect(open('none')).rejects.toMatchObject({ kind: 'absent' })
+  })
+
   it('are filled when asked for: no extent is left that is allocated only', async () => {
     const extents = async (path: string, fill: boolean): Promise<string> => {
       const file = await open(path, 3 * 1024 * 1024 + 4096, fill)

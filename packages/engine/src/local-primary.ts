@@ -46,7 +46,7 @@ const TURN_BATCH_BLOCKS = 128
 const OWN_BATCH_BYTES = 64 * 1024
 /** So few that a client's write never waits long behind them, here or at a secondary. */
 const RELOCATED_BLOCKS = 16
-/** Between two relocations: at most some 33 MB/s are moved. */
+/** Between two relocations of one round; a tick that finds work begins another. */
 const RELOCATION_PAUSE_MS = 2
 /** Long enough to see that there is nothing left to compact. */
 const QUIET_AFTER_TICKS = 40
@@ -850,8 +850,11 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
   }
 
   #sendToMembers({ batch, lsn, endLsn }: InFlightBatch, flushFollows: boolean): void {
-    for (const feed of this.#feeds.values()) feed.batchSealed(batch, lsn, endLsn, flushFollows)
-    if (flushFollows) this.#flushOthers(endLsn)
+    for (const [node, feed] of this.#feeds) {
+      const withFlush = flushFollows && this.machine.member(node)?.required === true
+      feed.batchSealed(batch, lsn, endLsn, withFlush)
+      if (withFlush) this.#sendFlush(node, endLsn)
+    }
   }
 
   #advanceWritten(): void {
@@ -949,12 +952,8 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
 
   #flushAll(target: Lsn): void {
     // The others first: their disks work while ours does.
-    this.#flushOthers(target)
-    this.#flushOwn()
-  }
-
-  #flushOthers(target: Lsn): void {
     for (const node of this.machine.othersInSync()) this.#sendFlush(node, target)
+    this.#flushOwn()
   }
 
   #flushOwn(): void {

@@ -1,7 +1,8 @@
+import { Socket } from 'node:net'
 import type { PeerChannel, PeerLink } from '@holdfast/base'
 import { epoch, incarnation, lsn, nodeId, volumeId } from '@holdfast/base'
 import type { PeerMessage } from '@holdfast/wire'
-import { afterEach, describe, expect, it } from 'vitest'
+import { afterEach, describe, expect, it, vi } from 'vitest'
 import { createPeerNetwork, createShardNetwork, type ListeningPeerNetwork, type ShardNetwork } from './peer-network.ts'
 
 const scope = { volume: volumeId('00112233aabbccdd'), epoch: epoch(3) }
@@ -72,6 +73,22 @@ const joined = (message: PeerMessage | undefined): Buffer =>
   Buffer.concat(message !== undefined && 'payload' in message ? message.payload : [])
 
 describe('links', () => {
+  it('send bulk and what was announced to follow it in one call, before the turn ends', async () => {
+    const [{ link }, { got }] = await linked()
+    const writes = vi.spyOn(Socket.prototype, '_writev' as never) as unknown as { mock: { calls: [unknown[]][] } }
+    try {
+      link.send(append(0, [bytes(4096, 1)]), undefined, true)
+      expect(writes.mock.calls).toHaveLength(0)
+      link.send(append(1, []))
+      expect(writes.mock.calls.map(([chunks]) => chunks.length)).toEqual([3])
+      link.send(append(2, [bytes(4096, 1)]))
+      expect(writes.mock.calls.map(([chunks]) => chunks.length)).toEqual([3, 2])
+      await until(() => got.length === 3)
+    } finally {
+      vi.restoreAllMocks()
+    }
+  })
+
   it('bring what was announced to be followed, whether it is or not, in order', async () => {
     const [{ link }, { got }] = await linked()
     const expected: number[] = []
@@ -91,13 +108,16 @@ describe('links', () => {
     expect(got.map((message) => (message as { lsn: number }).lsn)).toEqual(expected)
   })
 
-  it('count what comes over all of them', async () => {
-    const [dialled, accepted] = await linked()
+  it.each([
+    { channel: 'data', counted: [1, 3] },
+    { channel: 'control', counted: [0, 0] },
+  ] as const)('count what comes over $channel links: $counted', async ({ channel, counted }) => {
+    const [dialled, accepted] = await linked(channel)
     const [a, b] = networks as [ShardNetwork, ShardNetwork]
     for (let i = 0; i < 3; i++) dialled.link.send(append(i, []))
     accepted.link.send(append(9, []))
     await until(() => accepted.got.length === 3 && dialled.got.length === 1)
-    expect([a.received, b.received]).toEqual([1, 3])
+    expect([a.received, b.received]).toEqual(counted)
   })
 
   // Around the lengths at which the header of a WebSocket frame changes.

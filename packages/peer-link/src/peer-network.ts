@@ -49,7 +49,7 @@ export interface HandedLink {
 }
 
 export interface ShardNetwork extends PeerNetwork<PeerMessage> {
-  /** Messages that have come over its links, ever. */
+  /** Messages that have come over its data links, ever: beacons and grants are no load. */
   readonly received: number
   /** Goes on with a link that the listening network has accepted. */
   adopt(handed: HandedLink): void

@@ -16,7 +16,7 @@ const NONE: readonly Uint8Array[] = []
 
 /** Of all links of a network. */
 export interface LinkTraffic {
-  /** Messages. */
+  /** Messages on data links. */
   received: number
 }
 
@@ -49,7 +49,7 @@ export class WebSocketLink implements PeerLink<PeerMessage> {
     this.#frames.handOver({
       message: (fragments) => {
         if (this.#closed) return
-        this.#traffic.received++
+        if (this.channel === 'data') this.#traffic.received++
         let message: PeerMessage
         try {
           const { header, payload } = decodeFrame(fragments)
@@ -81,7 +81,7 @@ export class WebSocketLink implements PeerLink<PeerMessage> {
     if (bytes === 0) {
       this.#cork()
       socket.write(encodeFrame(message, 0, undefined, this.#frames.isClient), sent)
-      if (this.#held && !followed) this.turnEnded()
+      if (this.#held && !followed) this.release()
       return
     }
     if (followed) this.#cork()
@@ -139,7 +139,7 @@ export class WebSocketLink implements PeerLink<PeerMessage> {
   }
 
   /** Everything that waits leaves now. */
-  turnEnded(): void {
+  release(): void {
     if (!this.#corked) return
     this.#corked = false
     this.#held = false
@@ -148,5 +148,5 @@ export class WebSocketLink implements PeerLink<PeerMessage> {
 }
 
 function uncorkLater(link: WebSocketLink): void {
-  link.turnEnded()
+  link.release()
 }

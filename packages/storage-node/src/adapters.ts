@@ -6,7 +6,7 @@ import { defaultLimits, type NbdCounters, type NbdLimits, startNbdServer } from 
 import type { ListenAddress } from './address.ts'
 import { type NodeConfig, SOCKET_PATH_MAX } from './config.ts'
 import { KeepAwake } from './keep-awake.ts'
-import { LATENCY_DEVICE, openProcessorLatency, readCpuInfo, wantedLatencyUs } from './processor-latency.ts'
+import { idleStatesAreChosen, LATENCY_DEVICE, openProcessorLatency, textOf, wantedLatencyUs } from './processor-latency.ts'
 import type { Shards } from './shards.ts'
 
 export interface NbdHandle {
@@ -40,23 +40,29 @@ export function nbdLimits({ count }: Shard): Partial<NbdLimits> {
  * For one thread. Undefined where the machine, or the user that the node runs as, has no way to keep processors awake: requests
  * are only slower then, and the first thread tells so.
  *
- * @param work See `KeepAwake`.
+ * @param work See `KeepAwakeOptions`.
  */
 export function openKeepAwake({ index }: Shard, work: () => number, scheduler: Scheduler, events: EventLog): KeepAwake | undefined {
+  const tell = (why: string, code?: string): void => {
+    events.event('info', `processors may sleep between requests, which are slower for it: ${why}`, code === undefined ? {} : { code })
+  }
+  if (!idleStatesAreChosen()) {
+    if (index === 0) tell('the kernel has no cpuidle driver')
+    return undefined
+  }
   try {
-    const latency = openProcessorLatency(LATENCY_DEVICE, wantedLatencyUs(readCpuInfo()))
-    return new KeepAwake(latency, work, scheduler)
+    const latency = openProcessorLatency(LATENCY_DEVICE, wantedLatencyUs(textOf('/proc/cpuinfo')))
+    const failed = (error: unknown): void => tell(`${LATENCY_DEVICE} can't be written`, (error as NodeJS.ErrnoException).code)
+    return new KeepAwake({ latency, work, scheduler, failed })
   } catch (error) {
-    const { code } = error as NodeJS.ErrnoException
-    const what = `processors may sleep between requests, which are slower for it: ${LATENCY_DEVICE} can't be opened`
-    if (index === 0) events.event('info', what, { code })
+    if (index === 0) tell(`${LATENCY_DEVICE} can't be opened`, (error as NodeJS.ErrnoException).code)
     return undefined
   }
 }
 
 /** @param threads How many of the node's threads keep them awake. */
 export function keepAwakeMetric(threads: number): MetricFamily {
-  const help = 'Threads of the node that keep processors from sleeping now'
+  const help = 'Threads of the node that keep processors from sleeping now; 0 also where the node may not'
   return { name: 'holdfast_keep_awake_threads', help, type: 'gauge', samples: [{ labels: {}, value: threads }] }
 }
 

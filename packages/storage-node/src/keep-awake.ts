@@ -4,39 +4,45 @@
  * A request that nobody waits behind wakes client, primary and every secondary in turn. Waking a processor takes longer
  * than most of what it then does: microseconds from a deep sleep, tens of them where sleeping is an exit to a hypervisor.
  *
- * Invariants: while the node is idle nothing is asked of the machine; what was asked ends with the thread that asked, since
- * the kernel forgets it with the descriptor.
+ * Invariant: an idle node asks nothing of the machine, nor does one that has ended, however it ended.
  */
 import type { Scheduler } from '@holdfast/base'
 
 /** What the kernel is asked for, by one thread of this process. */
 export interface ProcessorLatency {
-  /** May take longer to wake than anybody minds, or no longer than this process likes. */
+  /** True: as short as this process likes; false: whatever suits the machine. @throws what the system says. */
   limit(wanted: boolean): void
   close(): void
 }
 
 /** Requests and messages per second from which the wait for a processor is worth its power. */
 const BUSY_PER_SECOND = 200
-/** How soon a load is noticed. Rarer than when awake: an idle node pays for each look. */
-const LOOK_ASLEEP_MS = 100
-/** How soon the processors may sleep after it. */
 const LOOK_AWAKE_MS = 50
+/** How soon a load is noticed. */
+const LOOK_ASLEEP_MS = 100
+/** How soon on a node where nothing has happened for so many looks: it pays for each. */
+const LOOK_IDLE_MS = 200
+const IDLE_AFTER_LOOKS = 50
+
+export interface KeepAwakeOptions {
+  readonly latency: ProcessorLatency
+  /** Requests and messages that came to this thread, ever. */
+  readonly work: () => number
+  readonly scheduler: Pick<Scheduler, 'after'>
+  /** The kernel takes no wish any more; it is asked no further. */
+  readonly failed: (error: unknown) => void
+}
 
 export class KeepAwake {
-  readonly #latency: ProcessorLatency
-  readonly #work: () => number
-  readonly #scheduler: Pick<Scheduler, 'after'>
+  readonly #options: KeepAwakeOptions
   #awake = false
   #seen: number
+  #looksWithoutWork = 0
   #cancel: () => void
 
-  /** @param work Requests and messages that came to this thread, ever. */
-  constructor(latency: ProcessorLatency, work: () => number, scheduler: Pick<Scheduler, 'after'>) {
-    this.#latency = latency
-    this.#work = work
-    this.#scheduler = scheduler
-    this.#seen = work()
+  constructor(options: KeepAwakeOptions) {
+    this.#options = options
+    this.#seen = options.work()
     this.#cancel = this.#later()
   }
 
@@ -48,24 +54,32 @@ export class KeepAwake {
   close(): void {
     this.#cancel()
     this.#awake = false
-    this.#latency.close()
+    this.#options.latency.close()
   }
 
   get #intervalMs(): number {
-    return this.#awake ? LOOK_AWAKE_MS : LOOK_ASLEEP_MS
+    if (this.#awake) return LOOK_AWAKE_MS
+    return this.#looksWithoutWork < IDLE_AFTER_LOOKS ? LOOK_ASLEEP_MS : LOOK_IDLE_MS
   }
 
   #later(): () => void {
-    return this.#scheduler.after(this.#intervalMs, () => this.#look())
+    return this.#options.scheduler.after(this.#intervalMs, () => this.#look())
   }
 
   #look(): void {
-    const work = this.#work()
-    const busy = (work - this.#seen) * 1000 >= BUSY_PER_SECOND * this.#intervalMs
-    this.#seen = work
+    const came = this.#options.work() - this.#seen
+    const busy = came * 1000 >= BUSY_PER_SECOND * this.#intervalMs
+    this.#seen += came
+    this.#looksWithoutWork = came === 0 ? this.#looksWithoutWork + 1 : 0
     if (busy !== this.#awake) {
+      try {
+        this.#options.latency.limit(busy)
+      } catch (error) {
+        this.close()
+        this.#options.failed(error)
+        return
+      }
       this.#awake = busy
-      this.#latency.limit(busy)
     }
     this.#cancel = this.#later()
   }

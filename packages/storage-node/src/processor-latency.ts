@@ -1,11 +1,13 @@
 /**
  * How long a processor may take to wake: the kernel's PM QoS interface, Documentation/power/pm_qos_interface.rst. Who holds
- * /dev/cpu_dma_latency open has written a number of microseconds there; the least of all counts, for all processors.
+ * /dev/cpu_dma_latency open has written a number of microseconds there; the least of all counts, for all processors. The
+ * kernel forgets it with the descriptor.
  */
 import { closeSync, openSync, readFileSync, writeSync } from 'node:fs'
 import type { ProcessorLatency } from './keep-awake.ts'
 
 export const LATENCY_DEVICE = '/dev/cpu_dma_latency'
+const IDLE_DRIVER = '/sys/devices/system/cpu/cpuidle/current_driver'
 /** PM_QOS_CPU_LATENCY_DEFAULT_VALUE: no wish. */
 const ANY_US = 2_000_000_000
 /** No sleep at all: a virtual processor that halts is taken off its core. */
@@ -30,13 +32,21 @@ export function openProcessorLatency(device: string, limitUs: number): Processor
 
 /** Microseconds, for this machine. @param cpuInfo The text of /proc/cpuinfo. */
 export function wantedLatencyUs(cpuInfo: string): number {
-  return /^flags\s*:.*\bhypervisor\b/m.test(cpuInfo) ? VIRTUAL_US : REAL_US
+  const flags = /^flags\s*:.*$/m.exec(cpuInfo)?.[0]
+  // Other architectures don't say whether they are virtual; theirs have a first sleep that even 0 allows.
+  return flags === undefined || /\bhypervisor\b/.test(flags) ? VIRTUAL_US : REAL_US
 }
 
-/** The text of /proc/cpuinfo, as far as there is one. */
-export function readCpuInfo(): string {
+/** Whether anybody heeds the wish: without a driver for its idle states a kernel halts processors as it always did. */
+export function idleStatesAreChosen(): boolean {
+  const driver = textOf(IDLE_DRIVER).trim()
+  return driver !== '' && driver !== 'none'
+}
+
+/** Of a file of /proc or /sys, empty where there is none. */
+export function textOf(path: string): string {
   try {
-    return readFileSync('/proc/cpuinfo', 'utf8')
+    return readFileSync(path, 'utf8')
   } catch {
     return ''
   }

@@ -150,7 +150,7 @@ export class AppendWriter {
   #finish(flight: InFlight): void {
     const core = this.#core
     for (const segment of flight.segments) {
-      segment.dirty = true
+      core.segments.markDirty(segment)
       core.segments.release(segment)
     }
     if (core.failure === undefined) this.#advance(flight.endLsn)

@@ -108,6 +108,27 @@ const slowDatasync = (h: Harness): { hold(): void; release(): void; held(): bool
   }
 }
 
+describe('a flush', () => {
+  it('has the disk begin at once, and calls back later also where there is nothing to do', () => {
+    const h = new Harness({ segmentBlocks: 16 })
+    const slow = slowDatasync(h)
+    h.open()
+    h.flush()
+    h.write([1, 1])
+    let flushed = 0
+    slow.hold()
+    h.log.flush(() => flushed++)
+    expect(slow.held()).toBe(true)
+    slow.release()
+    h.scheduler.run(() => flushed === 1)
+    expect(h.log.durableLsn).toBe(h.log.appendedLsn)
+    h.log.flush(() => flushed++)
+    expect(flushed).toBe(1)
+    h.scheduler.run(() => flushed === 2)
+    expect(flushed).toBe(2)
+  })
+})
+
 describe('a flush under way', () => {
   it('is waited for by a cut', () => {
     const h = new Harness({ segmentBlocks: 16 })

@@ -1,5 +1,6 @@
 /**
- * Makes the log durable. One flush runs, all that ask meanwhile share the next one (I3). Where segments were used again
+ * Makes the log durable. One flush runs, all that ask meanwhile share the next one (I3); the first one of a turn does not
+ * wait for others of that turn. Where segments were used again
  * on the word of a soft checkpoint, a durable checkpoint behind them comes first: without it nothing above is durable.
  */
 import { assert } from '@holdfast/base'
@@ -99,10 +100,10 @@ export class Flusher {
 
   #syncDirty(begin: () => (error: DiskError | undefined) => void): void {
     const { segments } = this.#core
-    for (const segment of segments.all) {
-      const file = segment.file
-      if (!segment.dirty || file === undefined) continue
-      segment.dirty = false
+    for (const segment of segments.dirty) {
+      const { file } = segment
+      if (file === undefined) continue
+      segments.markClean(segment)
       const ended = begin()
       segments.retain(segment)
       file.datasync((error) => {

@@ -77,7 +77,7 @@ function write(
   finish: (error: DiskError | undefined) => void,
 ): void {
   const written = (error: DiskError | undefined): void => {
-    segment.dirty = true
+    core.segments.markDirty(segment)
     if (error === undefined) forgetDamage(core, position, blocks.length / BLOCK_BYTES)
     finish(error)
   }

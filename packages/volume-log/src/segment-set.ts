@@ -20,7 +20,7 @@ export class Segment implements CrcHolder {
   crcPinned = false
   /** File and checksums are there and it may be appended to. */
   ready = false
-  /** Written since the last flush began. */
+  /** Written since the last flush began. Set by `markDirty` and `markClean`. */
   dirty = false
   /** Its name is not durable before a `datasync` of a file that was opened with `createBytes`. */
   nameOwed = false
@@ -45,6 +45,8 @@ export class SegmentSet {
   readonly #cache: CrcCache
   readonly #settings: LogSettings
   readonly #bySegment = new Map<number, Segment>()
+  /** A flush looks at these only, however many segments there are. */
+  readonly #dirty = new Set<Segment>()
   readonly slots: (Segment | undefined)[] = []
   readonly #freeSlots: number[] = []
   #spares: string[] = []
@@ -72,8 +74,22 @@ export class SegmentSet {
 
   /** Whether a flush has anything to do. */
   get anyDirty(): boolean {
-    for (const { dirty, file } of this.all) if (dirty && file !== undefined) return true
+    for (const { file } of this.#dirty) if (file !== undefined) return true
     return false
+  }
+
+  get dirty(): ReadonlySet<Segment> {
+    return this.#dirty
+  }
+
+  markDirty(segment: Segment): void {
+    segment.dirty = true
+    if (this.#bySegment.get(segment.number) === segment) this.#dirty.add(segment)
+  }
+
+  markClean(segment: Segment): void {
+    segment.dirty = false
+    this.#dirty.delete(segment)
   }
 
   get(number: number): Segment | undefined {
@@ -208,6 +224,7 @@ export class SegmentSet {
     this.slots[segment.slot] = undefined
     this.#freeSlots.push(segment.slot)
     this.#cache.remove(segment)
+    this.#dirty.delete(segment)
     segment.ready = false
   }
 
@@ -244,6 +261,7 @@ export class SegmentSet {
   reset(): void {
     this.closeAll()
     this.#bySegment.clear()
+    this.#dirty.clear()
     this.slots.length = 0
     this.#freeSlots.length = 0
   }
