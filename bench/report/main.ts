@@ -80,6 +80,12 @@ function putSystem(results: Results): void {
   plot('cpu', charts.cpuChart(results))
 }
 
+/** Where all targets have what a busy node of ours asks for by itself. */
+function putAwake(results: Results): void {
+  const tables = [report.ratioTable(results), report.throughputTable(results), report.tailTable(results)]
+  put('awake', [report.settingsLine(results), ...tables.map(report.markdown)].join('\n\n'))
+}
+
 function putDatabases(file: DatabaseFile): void {
   const { settings, table } = file
   const how = `${rounds(settings.rounds)} of ${settings.seconds} s, pgbench scale ${settings.scale}`
@@ -114,6 +120,8 @@ function putPauses(target: string, { minutes, figures, pauses }: PausesFile): vo
 
 const results = read<Results>('results.json')
 if (results !== undefined) putSystem(results)
+const awake = read<Results>('results-awake.json')
+if (awake !== undefined) putAwake(awake)
 const databases = read<DatabaseFile>('databases.json')
 if (databases !== undefined) putDatabases(databases)
 const growth = read<GrowthFile>('growth.json')

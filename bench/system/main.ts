@@ -57,7 +57,7 @@ async function measure(): Promise<void> {
   const letSleep = settings.awake ? keepAwakeForAll() : () => {}
   const measured = withHost(async (host) => {
     const results = await runAll(host, settings, say)
-    writeFileSync(join(out, 'results.json'), JSON.stringify(results, null, 1))
+    writeFileSync(join(out, settings.awake ? 'results-awake.json' : 'results.json'), JSON.stringify(results, null, 1))
     process.stdout.write(summary(results))
     say(`raw results: ${out}`)
   })
