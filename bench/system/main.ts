@@ -7,7 +7,7 @@
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
-import { keepAwakeForAll } from '../bed/awake.ts'
+import { openLatencyOfHost } from '@holdfast/storage-node'
 import { withHost } from '../bed/host.ts'
 import { summary } from './report.ts'
 import { chooseRows } from './rows.ts'
@@ -23,7 +23,7 @@ const { values } = parseArgs({
     size: { type: 'string', default: '512' },
     targets: { type: 'string', default: '' },
     rows: { type: 'string', default: '' },
-    /** Keeps processors from sleeping all the time, whoever is measured. */
+    /** Processors sleep no more than a busy node of ours lets them, all the time, whoever is measured. */
     awake: { type: 'boolean', default: false },
     /** Minutes: looks for pauses instead. */
     soak: { type: 'string' },
@@ -54,14 +54,15 @@ async function measure(): Promise<void> {
     out,
   }
   mkdirSync(out, { recursive: true })
-  const letSleep = settings.awake ? keepAwakeForAll() : () => {}
+  const latency = settings.awake ? openLatencyOfHost() : undefined
+  latency?.limit(true)
   const measured = withHost(async (host) => {
     const results = await runAll(host, settings, say)
     writeFileSync(join(out, settings.awake ? 'results-awake.json' : 'results.json'), JSON.stringify(results, null, 1))
     process.stdout.write(summary(results))
     say(`raw results: ${out}`)
   })
-  await measured.finally(letSleep)
+  await measured.finally(() => latency?.close())
 }
 
 if (values.soak === undefined) await measure()

@@ -7,7 +7,7 @@ import { TestCluster, type TestNode } from './harness.ts'
 const DEVICE = '/dev/cpu_dma_latency'
 const DRIVER = '/sys/devices/system/cpu/cpuidle/current_driver'
 const RARE = ['--rw=randwrite', '--bs=4k', '--rate_iops=4', '--size=16M', '--time_based', '--runtime=1']
-const OFTEN = ['--rw=randwrite', '--bs=4k', '--rate_iops=400', '--size=16M', '--time_based', '--runtime=6']
+const OFTEN = ['--rw=randwrite', '--bs=4k', '--rate_iops=2000', '--size=16M', '--time_based', '--runtime=6']
 
 let cluster: TestCluster | undefined
 afterEach(async () => {

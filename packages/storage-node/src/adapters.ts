@@ -6,7 +6,7 @@ import { defaultLimits, type NbdCounters, type NbdLimits, startNbdServer } from 
 import type { ListenAddress } from './address.ts'
 import { type NodeConfig, SOCKET_PATH_MAX } from './config.ts'
 import { KeepAwake } from './keep-awake.ts'
-import { idleStatesAreChosen, LATENCY_DEVICE, openProcessorLatency, textOf, wantedLatencyUs } from './processor-latency.ts'
+import { idleStatesAreChosen, LATENCY_DEVICE, openLatencyOfHost } from './processor-latency.ts'
 import type { Shards } from './shards.ts'
 
 export interface NbdHandle {
@@ -51,9 +51,8 @@ export function openKeepAwake({ index }: Shard, work: () => number, scheduler: S
     return undefined
   }
   try {
-    const latency = openProcessorLatency(LATENCY_DEVICE, wantedLatencyUs(textOf('/proc/cpuinfo')))
     const failed = (error: unknown): void => tell(`${LATENCY_DEVICE} can't be written`, (error as NodeJS.ErrnoException).code)
-    return new KeepAwake({ latency, work, scheduler, failed })
+    return new KeepAwake({ latency: openLatencyOfHost(), work, scheduler, failed })
   } catch (error) {
     if (index === 0) tell(`${LATENCY_DEVICE} can't be opened`, (error as NodeJS.ErrnoException).code)
     return undefined

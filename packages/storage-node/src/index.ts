@@ -9,3 +9,4 @@ export {
 export { createLog, type NodeLog } from './logger.ts'
 export { type NodeAddresses, type StorageNode, startStorageNode } from './node.ts'
 export { EXIT_BUG, runStorageNode } from './process.ts'
+export { openLatencyOfHost } from './processor-latency.ts'

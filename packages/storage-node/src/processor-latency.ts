@@ -30,7 +30,12 @@ export function openProcessorLatency(device: string, limitUs: number): Processor
   }
 }
 
-/** Microseconds, for this machine. @param cpuInfo The text of /proc/cpuinfo. */
+/** What a busy node asks of the machine that it runs on. @throws as `openProcessorLatency`. */
+export function openLatencyOfHost(): ProcessorLatency {
+  return openProcessorLatency(LATENCY_DEVICE, wantedLatencyUs(textOf('/proc/cpuinfo')))
+}
+
+/** Microseconds. @param cpuInfo The text of /proc/cpuinfo. */
 export function wantedLatencyUs(cpuInfo: string): number {
   const flags = /^flags\s*:.*$/m.exec(cpuInfo)?.[0]
   // Other architectures don't say whether they are virtual; theirs have a first sleep that even 0 allows.
@@ -44,7 +49,7 @@ export function idleStatesAreChosen(): boolean {
 }
 
 /** Of a file of /proc or /sys, empty where there is none. */
-export function textOf(path: string): string {
+function textOf(path: string): string {
   try {
     return readFileSync(path, 'utf8')
   } catch {

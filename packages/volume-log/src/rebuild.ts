@@ -135,7 +135,6 @@ export class Rebuild implements RebuildTarget {
   #prepare(): void {
     const core = this.#core
     if (this.#failure !== undefined) return this.#unchanged()
-    const kept = [...core.segments.all].filter((segment) => this.#whole.has(segment.number))
     let open = 1
     let failure = core.failure
     const step: Done = (error) => {
@@ -145,10 +144,10 @@ export class Rebuild implements RebuildTarget {
       if (failure === undefined) this.#mark()
       else this.#broken(failure)
     }
-    for (const segment of kept) {
-      if (!segment.dirty || segment.file === undefined) continue
+    for (const { number, file } of core.segments.dirty) {
+      if (file === undefined || !this.#whole.has(number)) continue
       open++
-      segment.file.datasync(step)
+      file.datasync(step)
     }
     step(undefined)
   }

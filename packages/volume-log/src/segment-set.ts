@@ -20,8 +20,6 @@ export class Segment implements CrcHolder {
   crcPinned = false
   /** File and checksums are there and it may be appended to. */
   ready = false
-  /** Written since the last flush began. Set by `markDirty` and `markClean`. */
-  dirty = false
   /** Its name is not durable before a `datasync` of a file that was opened with `createBytes`. */
   nameOwed = false
   /** Operations under way: it must not be closed or freed meanwhile. */
@@ -45,7 +43,7 @@ export class SegmentSet {
   readonly #cache: CrcCache
   readonly #settings: LogSettings
   readonly #bySegment = new Map<number, Segment>()
-  /** A flush looks at these only, however many segments there are. */
+  /** Written since the last flush began: a flush looks at these only, however many segments there are. */
   readonly #dirty = new Set<Segment>()
   readonly slots: (Segment | undefined)[] = []
   readonly #freeSlots: number[] = []
@@ -83,12 +81,10 @@ export class SegmentSet {
   }
 
   markDirty(segment: Segment): void {
-    segment.dirty = true
     if (this.#bySegment.get(segment.number) === segment) this.#dirty.add(segment)
   }
 
   markClean(segment: Segment): void {
-    segment.dirty = false
     this.#dirty.delete(segment)
   }
 
@@ -236,7 +232,7 @@ export class SegmentSet {
     let excess = open.length - this.#settings.openFilesMax
     for (const segment of open) {
       const idle = this.round - Math.max(segment.lastUse, segment.promised) > this.#settings.idleRounds
-      if ((!idle && excess <= 0) || segment.users > 0 || segment.dirty) continue
+      if ((!idle && excess <= 0) || segment.users > 0 || this.#dirty.has(segment)) continue
       if (segment.ready && !idle) continue
       this.closeFile(segment)
       excess--
