@@ -58,8 +58,11 @@ export function read(
   position: number,
   done: Done,
 ): void
-/** `fdatasync` on a worker thread. */
-export function datasync(fd: number, done: Done): void
+/**
+ * `fdatasync` on a worker thread. The range `[position, position + length)`, where much of it is dirty, is begun before in
+ * small steps, between which others get the processor; `length` 0: none.
+ */
+export function datasync(fd: number, position: number, length: number, done: Done): void
 /** `fsync` on a worker thread; for directories. */
 export function sync(fd: number, done: Done): void
 /** Allocates space for `[0, length)` on a worker thread; the file's size becomes at least `length`. */

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/falloc.h>
+#include <sched.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -62,9 +63,13 @@ int FillWithZeroes(int fd, int64_t position, int64_t length) {
   return 0;
 }
 
+// What a thread copies before it lets others have the processor: who is woken on the one that this thread runs on waits
+// for it, even where another is idle.
+constexpr size_t kReadStepBytes = 64 * 1024;
+
 int ReadAll(int fd, uint8_t* target, size_t length, int64_t position) {
   while (length > 0) {
-    const ssize_t got = pread(fd, target, length, position);
+    const ssize_t got = pread(fd, target, std::min(length, kReadStepBytes), position);
     if (got < 0) {
       if (errno == EINTR) continue;
       return errno;
@@ -73,6 +78,23 @@ int ReadAll(int fd, uint8_t* target, size_t length, int64_t position) {
     target += got;
     position += got;
     length -= static_cast<size_t>(got);
+    if (length > 0) sched_yield();
+  }
+  return 0;
+}
+
+// A thread in the kernel is not interrupted: who is woken on its processor waits until it has looked through all that a
+// file has dirty, even where another processor is idle. So it lets go of it after each step.
+constexpr int64_t kSyncStepBytes = 256 * 1024;
+
+// Begins to write a range. What can be said about it in the end is left to fdatasync.
+int BeginWriting(int fd, int64_t position, int64_t length) {
+  while (length > 0) {
+    const int64_t step = std::min(kSyncStepBytes, length);
+    if (sync_file_range(fd, position, step, SYNC_FILE_RANGE_WRITE) != 0) return errno;
+    sched_yield();
+    position += step;
+    length -= step;
   }
   return 0;
 }
@@ -196,8 +218,14 @@ void QueueCall(const Napi::CallbackInfo& info, size_t done, const char* call,
 
 Napi::Value Datasync(const Napi::CallbackInfo& info) {
   int fd;
-  if (Descriptor(info, &fd)) {
-    QueueCall(info, 1, "fdatasync", [=]() { return fdatasync(fd) == 0 ? 0 : errno; });
+  int64_t position, length;
+  if (Descriptor(info, &fd) && Position(info, 1, &position) &&
+      Integer(info, 2, "length", 0, kIntegerMax, &length)) {
+    QueueCall(info, 3, "fdatasync", [=]() {
+      const int error = BeginWriting(fd, position, length);
+      if (error != 0) return error;
+      return fdatasync(fd) == 0 ? 0 : errno;
+    });
   }
   return info.Env().Undefined();
 }

@@ -189,7 +189,7 @@ async function fillWithZeroes(fd: number, bytes: number, gate: SyncGate): Promis
   for (let at = 0; at < bytes; at += FILL_BYTES) {
     await ended((done) => native.fill(fd, at, Math.min(FILL_BYTES, bytes - at), done))
   }
-  await ended((done) => gate.datasync(fd, done))
+  await ended((done) => gate.datasync(fd, 0, 0, done))
 }
 
 function ended(begin: (done: (error: unknown) => void) => void): Promise<void> {

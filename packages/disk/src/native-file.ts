@@ -12,6 +12,8 @@ import type { SyncGate } from './sync-gate.ts'
 const SYNC_WRITE_BYTES_MAX = 256 * 1024
 /** What one call on a thread writes of what has gathered: what comes behind it waits no longer than that takes. */
 const JOINED_WRITE_BYTES_MAX = 4 * 1024 * 1024
+/** From so much on what is dirty is written step by step: a flush with little to write is not held up by the steps. */
+const STEPPED_SYNC_BYTES_MIN = 1024 * 1024
 
 interface QueuedWrite {
   readonly buffers: readonly Uint8Array[]
@@ -29,6 +31,10 @@ export class NativeFile implements DiskFile {
   /** Writes that wait for the one on a thread: two at once would only spin on the kernel's lock of the file. */
   #queued: QueuedWrite[] = []
   #writing = false
+  /** Written since the last `datasync` began, and where. */
+  #dirtyBytes = 0
+  #dirtyFrom = Number.POSITIVE_INFINITY
+  #dirtyTo = 0
   /** Makes the file's name durable; undefined when that is done. Owed until the first `datasync`. */
   #syncName: ((done: DiskDone) => void) | undefined
 
@@ -41,6 +47,9 @@ export class NativeFile implements DiskFile {
   write(buffers: readonly Uint8Array[], position: number, done: DiskDone): boolean {
     let bytes = 0
     for (const buffer of buffers) bytes += buffer.length
+    this.#dirtyBytes += bytes
+    if (position < this.#dirtyFrom) this.#dirtyFrom = position
+    if (position + bytes > this.#dirtyTo) this.#dirtyTo = position + bytes
     if (this.#writing || bytes > SYNC_WRITE_BYTES_MAX) {
       this.#pending++
       this.#queued.push({ buffers, bytes, position, done })
@@ -126,7 +135,13 @@ export class NativeFile implements DiskFile {
       return
     }
     this.#pending++
-    this.#gate.datasync(this.#fd, (error) => this.#finished(done, error))
+    const stepped = this.#dirtyBytes >= STEPPED_SYNC_BYTES_MIN
+    const from = stepped ? this.#dirtyFrom : 0
+    const length = stepped ? this.#dirtyTo - from : 0
+    this.#dirtyBytes = 0
+    this.#dirtyFrom = Number.POSITIVE_INFINITY
+    this.#dirtyTo = 0
+    this.#gate.datasync(this.#fd, from, length, (error) => this.#finished(done, error))
   }
 
   punchHole(position: number, length: number, done: DiskDone): void {

@@ -29,10 +29,10 @@ export class SyncGate {
     this.#runningMax = runningMax
   }
 
-  /** `fdatasync` on a thread, now or in its turn. */
-  datasync(fd: number, done: (error: unknown) => void): void {
+  /** `fdatasync` on a thread, now or in its turn. See `native.datasync` for the range. */
+  datasync(fd: number, position: number, length: number, done: (error: unknown) => void): void {
     this.run((ended) => {
-      native.datasync(fd, (error) => {
+      native.datasync(fd, position, length, (error) => {
         ended()
         done(error)
       })

@@ -1,31 +1,35 @@
 /** Reads the blocks of a relocation plan into a batch that appends them anew (compaction). */
-import type { Batch, RelocationPlan, ReplicaLog } from '@holdfast/volume-log'
+import { BLOCK_BYTES } from '@holdfast/base'
+import type { Batch, RelocationPlan, RelocationRun, ReplicaLog } from '@holdfast/volume-log'
 
-/** `done(undefined)`: a block could not be read; scrub and repair see to it, compaction passes on. */
+/**
+ * What the page cache has is read at once: a thread for each of the few blocks of a plan would cost more than the copy, and
+ * take a processor from the requests meanwhile.
+ *
+ * @param done Called at once perhaps. `undefined`: a block could not be read; scrub and repair see to it, compaction passes on.
+ */
 export function readRelocation(
   log: ReplicaLog,
   plan: RelocationPlan,
   done: (batch: Batch | undefined) => void,
 ): void {
   const batch = log.newBatch(plan.blockCount)
-  const runs = [...plan.runs]
+  const { runs } = plan
+  let taken = 0
   const next = (): void => {
-    const run = runs.shift()
-    if (run === undefined) {
-      done(batch)
+    while (taken < runs.length) {
+      const { logicalBlock, blockCount, oldLsn } = runs[taken++] as RelocationRun
+      const start = batch.addRelocate(logicalBlock, blockCount, oldLsn)
+      const target = batch.buffer.subarray(start, start + blockCount * BLOCK_BYTES)
+      if (log.tryReadBlockAt(oldLsn, blockCount, target)) continue
+      log.readBlockAt(oldLsn, blockCount, target, (error) => {
+        if (error === undefined) return next()
+        batch.release()
+        return done(undefined)
+      })
       return
     }
-    const { logicalBlock, blockCount, oldLsn } = run
-    const start = batch.addRelocate(logicalBlock, blockCount, oldLsn)
-    const target = batch.buffer.subarray(start, start + blockCount * 4096)
-    log.readBlockAt(oldLsn, blockCount, target, (error) => {
-      if (error === undefined) {
-        next()
-        return
-      }
-      batch.release()
-      done(undefined)
-    })
+    done(batch)
   }
   next()
 }

@@ -130,6 +130,14 @@ export class Reader {
     this.#readRun({ segment, index, blockCount, logicalBlock, target, targetOffset }, done)
   }
 
+  /** Payload blocks at a log position at once, if the page cache has them and they are right. */
+  tryReadAt(position: number, blockCount: number, target: Uint8Array): boolean {
+    const { geometry, segments, writtenLsn } = this.#core
+    const index = geometry.indexOf(position)
+    if (position + blockCount > writtenLsn || index + blockCount > geometry.segmentBlocks) return false
+    return this.#tryInSegment(segments.get(geometry.segmentOf(position)), index, blockCount, target, 0)
+  }
+
   /** Blocks of the map that lie one after the other in the log, from `logicalBlock` on. */
   #runLength(logicalBlock: number, entry: number, countMax: number): number {
     let count = 1
@@ -167,15 +175,23 @@ export class Reader {
   }
 
   #tryRun(entry: number, count: number, target: Uint8Array, targetOffset: number): boolean {
-    const segment = this.#core.segmentOfEntry(entry)
+    const index = this.#core.indexOfEntry(entry)
+    return this.#tryInSegment(this.#core.segmentOfEntry(entry), index, count, target, targetOffset)
+  }
+
+  #tryInSegment(
+    segment: Segment | undefined,
+    index: number,
+    count: number,
+    target: Uint8Array,
+    targetOffset: number,
+  ): boolean {
     const file = segment?.file
     const crcs = segment?.crcs
     if (segment === undefined || file === undefined || crcs === undefined) return false
     segment.crcUsed = true
     segment.lastUse = this.#core.segments.round
-    const index = this.#core.indexOfEntry(entry)
-    const position = index * BLOCK_BYTES
-    return file.tryReadVerified(target, targetOffset, count, position, crcs, index) === count
+    return file.tryReadVerified(target, targetOffset, count, index * BLOCK_BYTES, crcs, index) === count
   }
 
   /** From a sealed batch that is not written yet. */

@@ -245,6 +245,11 @@ export class ReplicaLog {
     this.#reader.readLatestAsync(logicalBlock, target, targetOffset, done)
   }
 
+  /** Payload blocks at a log position at once, verified. False: not in the page cache, or not right; `readBlockAt` tells. */
+  tryReadBlockAt(position: Lsn, blockCount: number, target: Uint8Array): boolean {
+    return this.#core.usable && this.#reader.tryReadAt(position, blockCount, target)
+  }
+
   /** Payload blocks at a log position, verified; all in one batch. */
   readBlockAt(position: Lsn, blockCount: number, target: Uint8Array, done: ReadDone): void {
     this.#reader.readAt(position, blockCount, -1, target, 0, done)
