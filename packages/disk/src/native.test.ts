@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process'
-import { closeSync, mkdtempSync, rmSync } from 'node:fs'
+import { closeSync, mkdtempSync, openSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { Disk, DiskFile } from '@holdfast/base'
@@ -42,6 +42,30 @@ describe('files', () => {
     expect(file.tryReadVerified(target, 0, crcs.length, 4096, crcs, 0)).toBe(1)
     await new Promise<void>((resolve, reject) => file.datasync((e) => (e ? reject(e) : resolve())))
     file.close()
+  })
+
+  it('flush much that is dirty step by step, and say what a step says', async () => {
+    const file = await open('x', 8 * 1024 * 1024)
+    const bytes = pattern(200 * 1024, 5)
+    const positions = [0, 7 * 1024 * 1024, 4096 * 300, 4096 * 700, 4096 * 900, 4096 * 1200]
+    for (const position of positions) file.write([bytes], position, () => {})
+    const flushed = (): Promise<void> => new Promise((resolve, reject) => file.datasync((e) => (e ? reject(e) : resolve())))
+    await flushed()
+    await flushed()
+    for (const position of positions) {
+      const target = new Uint8Array(bytes.length)
+      await new Promise<void>((resolve, reject) => file.read(target, 0, target.length, position, (e) => (e ? reject(e) : resolve())))
+      expect(Buffer.compare(target, bytes)).toBe(0)
+    }
+    file.close()
+
+    // What has no range to begin: the first call says ESPIPE, where the second would say EINVAL.
+    spawnSync('mkfifo', [join(folder, 'pipe')])
+    const pipe = openSync(join(folder, 'pipe'), 'r+')
+    const complaint = (length: number): Promise<unknown> => new Promise((resolve) => native.datasync(pipe, 0, length, resolve))
+    expect(await complaint(4096)).toMatchObject({ code: 'ESPIPE' })
+    expect(await complaint(0)).toMatchObject({ code: 'EINVAL' })
+    closeSync(pipe)
   })
 
   it('keep what they hold when they are to be created and are there already, also under a spare name', async () => {

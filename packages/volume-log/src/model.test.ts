@@ -189,6 +189,8 @@ class Model {
         h.log.readBlockAt(run.oldLsn, run.blockCount, target, done)
       })
       expect(error).toBeUndefined()
+      const atOnce = new Uint8Array(target.length)
+      if (h.log.tryReadBlockAt(run.oldLsn, run.blockCount, atOnce)) expect(Buffer.compare(atOnce, target)).toBe(0)
       batch.buffer.set(target, batch.addRelocate(run.logicalBlock, run.blockCount, run.oldLsn))
     }
     h.log.seal(batch, h.epoch)

@@ -314,6 +314,25 @@ describe('compaction', () => {
     }
   })
 
+  it('is given at once what the page cache has, and is right', () => {
+    const h = new Harness({ segmentBlocks: 16 }).open()
+    for (let i = 0; i < 10; i++) h.write([i, 70 + i])
+    h.commit()
+    const target = new Uint8Array(BLOCK)
+    const at = (position: number, count = 1): boolean => h.log.tryReadBlockAt(lsn(position), count, target)
+    expect(at(1)).toBe(true)
+    expect(target.every((byte) => byte === 70)).toBe(true)
+    // The header before it, the space behind the end of the log and behind that of the segment.
+    expect([at(0), at(h.log.appendedLsn), at(15, 2), at(16 * 9)]).toEqual([false, false, false, false])
+    const path = `${h.path}/${h.disk.list(h.path).filter((name) => name.startsWith('seg')).sort()[0]}`
+    h.disk.evict(path)
+    expect(at(1)).toBe(false)
+    expect(h.wait<[unknown]>((done) => h.log.readBlockAt(lsn(1), 1, target, done))[0]).toBeUndefined()
+    expect(at(1)).toBe(true)
+    h.disk.flipBit(path, BLOCK + 99, 3)
+    expect(at(1)).toBe(false)
+  })
+
   it('does not move a block that was written anew in between', () => {
     const settings = { compactionSlackSegments: 0 }
     const h = new Harness({ segmentBlocks: 16, settings }).open()
