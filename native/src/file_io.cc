@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <functional>
 #include <utility>
 #include <vector>
@@ -63,11 +64,27 @@ int FillWithZeroes(int fd, int64_t position, int64_t length) {
   return 0;
 }
 
-// What a thread copies before it lets others have the processor: who is woken on the one that this thread runs on waits
-// for it, even where another is idle.
+// Lets whoever waits for this thread's processor have it, between two steps of long work: a thread in the kernel is not
+// interrupted, and who was woken on its processor stays there, even where another is idle. Where all processors are busy
+// it would take milliseconds to have one back, so the first time that does ends it.
+class Courtesy {
+ public:
+  void Yield() {
+    if (!worthwhile_) return;
+    const auto start = std::chrono::steady_clock::now();
+    sched_yield();
+    worthwhile_ = std::chrono::steady_clock::now() - start < kReturnMax;
+  }
+
+ private:
+  static constexpr std::chrono::microseconds kReturnMax{300};
+  bool worthwhile_ = true;
+};
+
 constexpr size_t kReadStepBytes = 64 * 1024;
 
 int ReadAll(int fd, uint8_t* target, size_t length, int64_t position) {
+  Courtesy courtesy;
   while (length > 0) {
     const ssize_t got = pread(fd, target, std::min(length, kReadStepBytes), position);
     if (got < 0) {
@@ -78,21 +95,20 @@ int ReadAll(int fd, uint8_t* target, size_t length, int64_t position) {
     target += got;
     position += got;
     length -= static_cast<size_t>(got);
-    if (length > 0) sched_yield();
+    if (length > 0) courtesy.Yield();
   }
   return 0;
 }
 
-// A thread in the kernel is not interrupted: who is woken on its processor waits until it has looked through all that a
-// file has dirty, even where another processor is idle. So it lets go of it after each step.
 constexpr int64_t kSyncStepBytes = 256 * 1024;
 
 // Begins to write a range. What can be said about it in the end is left to fdatasync.
 int BeginWriting(int fd, int64_t position, int64_t length) {
+  Courtesy courtesy;
   while (length > 0) {
     const int64_t step = std::min(kSyncStepBytes, length);
     if (sync_file_range(fd, position, step, SYNC_FILE_RANGE_WRITE) != 0) return errno;
-    sched_yield();
+    courtesy.Yield();
     position += step;
     length -= step;
   }

@@ -46,7 +46,7 @@ const TURN_BATCH_BLOCKS = 128
 const OWN_BATCH_BYTES = 64 * 1024
 /** So few that a client's write never waits long behind them, here or at a secondary. */
 const RELOCATED_BLOCKS = 16
-/** Between two relocations of one round; a tick that finds work begins another. */
+/** Between two relocations. */
 const RELOCATION_PAUSE_MS = 2
 /** Long enough to see that there is nothing left to compact. */
 const QUIET_AFTER_TICKS = 40
@@ -999,23 +999,26 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
     }
   }
 
-  /** Re-appends live blocks of mostly dead segments, a little at a time until there is nothing left to do. */
+  /**
+   * Re-appends live blocks of mostly dead segments, a little at a time until there is nothing left to do. One relocation
+   * follows another: what streams over the volume kills most of those blocks itself if it is given the time.
+   */
   #compact(): void {
     if (this.#relocating) return
     const plan = this.log.compactionWork(Math.min(RELOCATED_BLOCKS, this.segmentBlocks - 1))
     if (plan === undefined) return
     this.#relocating = true
     readRelocation(this.log, plan, (batch) => {
-      this.#relocating = false
-      if (batch === undefined) return
-      const room = this.log.canAppend(batch.payloadBlocks, true)
-      if (this.#mustWait || room !== 'yes') {
-        batch.release()
+      const room = batch === undefined ? undefined : this.log.canAppend(batch.payloadBlocks, true)
+      if (batch === undefined || this.#mustWait || room !== 'yes') {
+        batch?.release()
+        this.#relocating = false
         return
       }
       this.#sealTurnBatch()
       this.#sealAndSend(batch, this.inFlight.takeRequests())
       this.#context.scheduler.after(RELOCATION_PAUSE_MS, () => {
+        this.#relocating = false
         if (this.#serving && !this.#mustWait) this.#compact()
       })
     })
