@@ -122,20 +122,22 @@ export class Reader {
   ): void {
     const { geometry, segments } = this.#core
     const segment = segments.get(geometry.segmentOf(position))
-    const index = geometry.indexOf(position)
-    const inside = position + blockCount <= this.#core.writtenLsn
-    if (segment === undefined || !inside || index + blockCount > geometry.segmentBlocks) {
+    if (segment === undefined || !this.#isWritten(position, blockCount)) {
       return this.#later(done, { kind: 'io', message: `no blocks at log position ${position}` })
     }
+    const index = geometry.indexOf(position)
     this.#readRun({ segment, index, blockCount, logicalBlock, target, targetOffset }, done)
   }
 
   /** Payload blocks at a log position at once, if the page cache has them and they are right. */
   tryReadAt(position: number, blockCount: number, target: Uint8Array): boolean {
-    const { geometry, segments, writtenLsn } = this.#core
-    const index = geometry.indexOf(position)
-    if (position + blockCount > writtenLsn || index + blockCount > geometry.segmentBlocks) return false
-    return this.#tryInSegment(segments.get(geometry.segmentOf(position)), index, blockCount, target, 0)
+    return this.#isWritten(position, blockCount) && this.#tryRun(this.#core.entryOf(position), blockCount, target, 0)
+  }
+
+  /** All of them, and in one segment, should it be there. */
+  #isWritten(position: number, blockCount: number): boolean {
+    const { geometry, writtenLsn } = this.#core
+    return position + blockCount <= writtenLsn && geometry.indexOf(position) + blockCount <= geometry.segmentBlocks
   }
 
   /** Blocks of the map that lie one after the other in the log, from `logicalBlock` on. */
@@ -175,23 +177,15 @@ export class Reader {
   }
 
   #tryRun(entry: number, count: number, target: Uint8Array, targetOffset: number): boolean {
-    const index = this.#core.indexOfEntry(entry)
-    return this.#tryInSegment(this.#core.segmentOfEntry(entry), index, count, target, targetOffset)
-  }
-
-  #tryInSegment(
-    segment: Segment | undefined,
-    index: number,
-    count: number,
-    target: Uint8Array,
-    targetOffset: number,
-  ): boolean {
+    const segment = this.#core.segmentOfEntry(entry)
     const file = segment?.file
     const crcs = segment?.crcs
     if (segment === undefined || file === undefined || crcs === undefined) return false
     segment.crcUsed = true
     segment.lastUse = this.#core.segments.round
-    return file.tryReadVerified(target, targetOffset, count, index * BLOCK_BYTES, crcs, index) === count
+    const index = this.#core.indexOfEntry(entry)
+    const position = index * BLOCK_BYTES
+    return file.tryReadVerified(target, targetOffset, count, position, crcs, index) === count
   }
 
   /** From a sealed batch that is not written yet. */
