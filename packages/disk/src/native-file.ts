@@ -6,10 +6,11 @@ import { native } from './native.ts'
 import type { SyncGate } from './sync-gate.ts'
 
 /**
- * Up to here a write is done on the calling thread: the page cache takes it in less time than a thread needs to wake up.
- * Above, the copy would hold up the event loop and a second core does it.
+ * Up to here a write is done on the calling thread, and that is every batch of one client's. A second core could do the
+ * copy, but then it holds the memory's cache lines, and whatever is received into the same memory next has to fetch each
+ * of them from there, which takes longer than the copy. Above, it would hold up the event loop for too long.
  */
-const SYNC_WRITE_BYTES_MAX = 256 * 1024
+const SYNC_WRITE_BYTES_MAX = 4 * 1024 * 1024
 /** What one call on a thread writes of what has gathered: what comes behind it waits no longer than that takes. */
 const JOINED_WRITE_BYTES_MAX = 4 * 1024 * 1024
 /** From so much on what is dirty is written step by step: a flush with little to write is not held up by the steps. */

@@ -27,8 +27,8 @@ const pattern = (length: number, seed: number): Uint8Array =>
   Uint8Array.from({ length }, (_, i) => (i * 31 + seed) & 0xff)
 
 describe('files', () => {
-  it.each([8192, 1024 * 1024])('read back what was written, %i bytes', async (length) => {
-    const file = await open('x', 4 * 1024 * 1024)
+  it.each([8192, 1024 * 1024, 6 * 1024 * 1024])('read back what was written, %i bytes', async (length) => {
+    const file = await open('x', 8 * 1024 * 1024)
     const bytes = pattern(length, 7)
     await new Promise<void>((resolve, reject) => {
       if (file.write([bytes.subarray(0, 100), bytes.subarray(100)], 4096, (e) => (e ? reject(e) : resolve()))) resolve()
