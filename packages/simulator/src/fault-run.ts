@@ -106,6 +106,7 @@ function planLog(random: SeededRandom): SimLog | undefined {
       softDeadSegmentsMin: 1 + random.below(3),
       softRoundsMax: 1 + random.below(60),
       softBytesMax: segmentBytes * (random.chance(0.3) ? 3 : 1_000),
+      deadFreeShareMax: 0,
       mapWholePages: 0,
     },
     maintenanceMs: Math.round(random.between(50, 500)),

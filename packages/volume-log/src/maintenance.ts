@@ -8,8 +8,10 @@ import type { Room } from './room.ts'
 
 /** Rounds without an append after which a volume is put to rest, in multiples of `idleRounds`. */
 const REST_FACTOR = 4
-/** The same after which it gives back spare segments: what was streamed over in bursts is so again. */
-const TRIM_FACTOR = 20
+/** The same after which it gives back spare segments (five minutes): what was streamed over in bursts is so again. */
+const TRIM_FACTOR = 150
+/** A checkpoint is worth it when it frees so many times its own bytes: those are written for it. */
+const WORTH_FACTOR = 4
 /** Flushes since the last durable checkpoint, beyond one a round, up to which soft ones are worth a try. */
 const FLUSHES_MAX = 4
 /** Segments of log that no flush has made durable yet, from which on it counts as streamed over, whatever was before. */
@@ -65,12 +67,14 @@ export class Maintenance {
     this.#rest(takeStep)
   }
 
+  /** A log at rest does not age: its next stream is no older than itself. */
   #countRound(): void {
-    const newest = this.#core.lastCheckpoint?.lsn ?? 0
-    if (newest === this.#roundsOf) this.#rounds++
+    const { lastCheckpoint, committedLsn, flushes } = this.#core
+    const newest = lastCheckpoint?.lsn ?? 0
+    if (newest === this.#roundsOf && newest < committedLsn) this.#rounds++
     else {
       this.#rounds = 0
-      this.#flushesOf = this.#core.flushes
+      this.#flushesOf = flushes
     }
     this.#roundsOf = newest
   }
@@ -155,13 +159,14 @@ export function dueCheckpoint(core: LogCore, patient: boolean): 'durable' | 'sof
   if (newBytes === 0) return undefined
   const bytesMin = Math.max(settings.checkpointBytesMin, 4 * (last?.bytes ?? 0))
   const { all, soft, replayBytes } = deadSegments(core)
-  const worth = (count: number): boolean => count * geometry.segmentBytes >= 2 * (last?.bytes ?? 0)
+  const worth = (count: number): boolean => count * geometry.segmentBytes >= WORTH_FACTOR * (last?.bytes ?? 0)
   const allowed = settings.softDeadSegmentsMin > 0 && last !== undefined && core.state === 'ok'
   if (!allowed || !patient || replayBytes >= Math.max(settings.softBytesMax, bytesMin)) {
     if (newBytes >= bytesMin || (all >= settings.deadSegmentsMax && worth(all))) return 'durable'
   }
   const hardBytes = (all - soft) * geometry.segmentBytes
-  if (hardBytes >= settings.softBytesMax && all >= settings.deadSegmentsMax && worth(all)) return 'durable'
+  const hardMax = Math.max(settings.softBytesMax, segments.freeBytes * settings.deadFreeShareMax)
+  if (hardBytes >= hardMax && all >= settings.deadSegmentsMax && worth(all)) return 'durable'
   // Space that is wanted is worth a checkpoint.
   if (all > 0 && !segments.hasSpare && !segments.hasRoom(false)) return 'durable'
   if (!allowed) return undefined

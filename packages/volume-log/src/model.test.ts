@@ -48,6 +48,7 @@ class Model {
         softDeadSegmentsMin: this.random.below(3),
         softRoundsMax: this.#lazy ? 30 : 1 + this.random.below(12),
         softBytesMax: 10 ** (1 + this.random.below(3)) * segmentBlocks * BLOCK,
+        deadFreeShareMax: 0,
         compactionSlackSegments: 1,
         openFilesMax: 3,
         idleRounds: 1,

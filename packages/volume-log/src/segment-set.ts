@@ -164,9 +164,13 @@ export class SegmentSet {
     })
   }
 
+  get freeBytes(): number {
+    return this.#disk.space().freeBytes
+  }
+
   hasRoom(useReserve: boolean): boolean {
     const reserve = useReserve ? 0 : this.#settings.reserveBytes
-    return this.#disk.space().freeBytes >= this.#geometry.segmentBytes + reserve
+    return this.freeBytes >= this.#geometry.segmentBytes + reserve
   }
 
   /** Spares kept while the log is written to: what a checkpoint frees at once is what is written until the next. */

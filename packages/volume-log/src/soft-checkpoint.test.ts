@@ -164,6 +164,34 @@ describe('soft checkpoints', () => {
     expect(checkpoints(h)).not.toEqual(before)
   })
 
+  it('serve a stream that begins after a long rest: the durable one is as new as the log then', () => {
+    const h = prepared({ settings: { softRoundsMax: 2, deadSegmentsMax: 2, checkpointBytesMin: 2 * SEGMENT * BLOCK } })
+    const before = checkpoints(h)
+    h.upkeep(10)
+    overwrite(h, 2, 60)
+    h.upkeep(1)
+    expect(softFiles(h)).toHaveLength(1)
+    expect(checkpoints(h)).toEqual(before)
+  })
+
+  it.each([
+    ['has', 1 / 16, 1],
+    ['lacks', 0, 2],
+  ])('leave what only a durable one frees alone while the disk %s the space for it', (_, deadFreeShareMax, durableOnes) => {
+    const settings = { softBytesMax: 3 * SEGMENT * BLOCK, deadSegmentsMax: 2, deadFreeShareMax, softDeadSegmentsMin: 100 }
+    const h = prepared({ settings })
+    const made = new Set(checkpoints(h))
+    for (let i = 0; i < 12; i++) {
+      // Durable, so that its segments are not freed softly once they are dead.
+      for (let block = 0; block < 12; block++) h.write([block, 2 + i])
+      h.commit()
+      if (i === 6) h.flush()
+      h.upkeep(1)
+      for (const path of checkpoints(h)) made.add(path)
+    }
+    expect(made.size).toBe(durableOnes)
+  })
+
   it('come as soon as a log streams that was flushed after every write, which has durable ones', () => {
     const h = prepared({ settings: { deadSegmentsMax: 2 } })
     const flushed = (count: number): void => {
@@ -219,9 +247,9 @@ describe('a segment that was freed', () => {
     const h = prepared({ settings })
     overwrite(h, 2)
     h.wait<unknown[]>((done) => h.log.checkpointNow(done))
-    h.upkeep(15)
+    h.upkeep(140)
     expect(spares(h)).toBe(6)
-    h.upkeep(10)
+    h.upkeep(20)
     expect(spares(h)).toBe(1)
     const full = prepared({ settings })
     overwrite(full, 2)

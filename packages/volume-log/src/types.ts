@@ -27,6 +27,8 @@ export interface LogSettings {
   readonly softRoundsMax: number
   /** Bytes of live log behind the newest durable checkpoint, or of dead log that only a durable one frees, that call for one. */
   readonly softBytesMax: number
+  /** The dead log of these may come to this share of the disk's free space, if that is more. */
+  readonly deadFreeShareMax: number
   /** Milliseconds that cut tails are kept aside; applied when the log is opened. */
   readonly cutKeepMs: number
   /** Calls of `maintenance` without use after which a segment file is closed. */
@@ -44,9 +46,10 @@ export const defaultSettings: LogSettings = {
   spareBytesMax: 1024 * 1024 * 1024,
   compactionSlackSegments: 4,
   deadSegmentsMax: 8,
-  softDeadSegmentsMin: 4,
+  softDeadSegmentsMin: 8,
   softRoundsMax: 30,
   softBytesMax: 1024 * 1024 * 1024,
+  deadFreeShareMax: 1 / 16,
   cutKeepMs: 24 * 3600 * 1000,
   idleRounds: 2,
   openFilesMax: 128,
