@@ -5,6 +5,7 @@ import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
 import { type Disk, type DiskDone, type DiskError, type DiskFile, ONLY_SHARD, type OpenOptions, type Shard } from '@holdfast/base'
 import { diskError, diskErrorOrNone } from './disk-error.ts'
+import { HeldUpWrites } from './held-up-writes.ts'
 import { native } from './native.ts'
 import { NativeFile } from './native-file.ts'
 import { SyncGate, syncShare } from './sync-gate.ts'
@@ -31,6 +32,7 @@ export function openDisk(root: string, { index, count }: Shard = ONLY_SHARD): Di
 class NativeDisk implements Disk {
   readonly #root: string
   readonly #gate: SyncGate
+  readonly #large = new HeldUpWrites()
   /** Begins names that no other process and no other thread of this one makes. */
   readonly #ours: string
   #temporary = 0
@@ -116,7 +118,7 @@ class NativeDisk implements Disk {
         // not outlive the host before the contents must.
         const owed = options.createBytes !== undefined
         const syncName = (then: DiskDone): void => this.syncDirectory(dirname(path), then)
-        done(undefined, new NativeFile(fd, this.#gate, owed ? syncName : undefined))
+        done(undefined, new NativeFile(fd, this.#gate, this.#large, owed ? syncName : undefined))
       },
       (error: unknown) => done(diskError(error), undefined),
     )

@@ -2,15 +2,18 @@
 import { closeSync } from 'node:fs'
 import type { DiskDone, DiskFile } from '@holdfast/base'
 import { diskError, diskErrorOrNone } from './disk-error.ts'
+import type { HeldUpWrites } from './held-up-writes.ts'
 import { native } from './native.ts'
 import type { SyncGate } from './sync-gate.ts'
 
 /**
  * Up to here a write is done on the calling thread, and that is every batch of one client's. A second core could do the
  * copy, but then it holds the memory's cache lines, and whatever is received into the same memory next has to fetch each
- * of them from there, which takes longer than the copy. Above, it would hold up the event loop for too long.
+ * of them from there, which takes longer than the copy (decision 25). Above, it would hold up the event loop for too long.
  */
 const SYNC_WRITE_BYTES_MAX = 4 * 1024 * 1024
+/** What is larger waits on a thread while the kernel makes writers wait. */
+const ALWAYS_SYNC_BYTES_MAX = 256 * 1024
 /** What one call on a thread writes of what has gathered: what comes behind it waits no longer than that takes. */
 const JOINED_WRITE_BYTES_MAX = 4 * 1024 * 1024
 /** From so much on what is dirty is written step by step: a flush with little to write is not held up by the steps. */
@@ -26,6 +29,8 @@ interface QueuedWrite {
 export class NativeFile implements DiskFile {
   readonly #fd: number
   readonly #gate: SyncGate
+  /** Shared by the files of a disk. */
+  readonly #large: HeldUpWrites
   /** Operations under way: the descriptor is closed after them. */
   #pending = 0
   #closing = false
@@ -39,9 +44,10 @@ export class NativeFile implements DiskFile {
   /** Makes the file's name durable; undefined when that is done. Owed until the first `datasync`. */
   #syncName: ((done: DiskDone) => void) | undefined
 
-  constructor(fd: number, gate: SyncGate, syncName?: ((done: DiskDone) => void) | undefined) {
+  constructor(fd: number, gate: SyncGate, large: HeldUpWrites, syncName?: ((done: DiskDone) => void) | undefined) {
     this.#fd = fd
     this.#gate = gate
+    this.#large = large
     this.#syncName = syncName
   }
 
@@ -51,14 +57,17 @@ export class NativeFile implements DiskFile {
     this.#dirtyBytes += bytes
     if (position < this.#dirtyFrom) this.#dirtyFrom = position
     if (position + bytes > this.#dirtyTo) this.#dirtyTo = position + bytes
-    if (this.#writing || bytes > SYNC_WRITE_BYTES_MAX) {
+    const large = bytes > ALWAYS_SYNC_BYTES_MAX
+    if (this.#writing || bytes > SYNC_WRITE_BYTES_MAX || (large && this.#large.heldUp)) {
       this.#pending++
       this.#queued.push({ buffers, bytes, position, done })
       if (!this.#writing) this.#writeQueued()
       return false
     }
     try {
+      const start = large ? performance.now() : 0
       native.writeSync(this.#fd, buffers, position)
+      if (large) this.#large.took(performance.now() - start)
       return true
     } catch (error) {
       setImmediate(done, diskError(error))
@@ -81,7 +90,9 @@ export class NativeFile implements DiskFile {
     const joined = this.#queued.splice(0, count)
     this.#writing = true
     const buffers = count === 1 ? first.buffers : joined.flatMap((write) => write.buffers)
+    const start = performance.now()
     native.write(this.#fd, buffers, first.position, (error) => {
+      this.#large.took(performance.now() - start)
       this.#writing = false
       // The next is on its way before anybody hears of this one.
       this.#writeQueued()
