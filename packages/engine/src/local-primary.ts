@@ -36,7 +36,7 @@ import { FlushRounds } from './flush-rounds.ts'
 import { type BatchRequests, InFlight, type InFlightBatch } from './in-flight.ts'
 import { type FeedOwner, MemberFeed } from './member-feed.ts'
 import type { Link } from './peer-table.ts'
-import { readRelocation } from './relocation.ts'
+import { type RelocationHost, Relocations } from './relocation.ts'
 import { type ReadOutcome, RepairDesk } from './repair-desk.ts'
 import type { VolumeCounters } from './statistics.ts'
 
@@ -44,10 +44,6 @@ import type { VolumeCounters } from './statistics.ts'
 const TURN_BATCH_BLOCKS = 128
 /** Writes at least this large make a batch of their own, without a copy. */
 const OWN_BATCH_BYTES = 64 * 1024
-/** So few that a client's write never waits long behind them, here or at a secondary. */
-const RELOCATED_BLOCKS = 16
-/** Between two relocations. */
-const RELOCATION_PAUSE_MS = 2
 /** Long enough to see that there is nothing left to compact. */
 const QUIET_AFTER_TICKS = 40
 /** A full disk is reported this often, not once per refused write. */
@@ -65,7 +61,7 @@ export interface LocalPrimaryOwner {
   renewLease(): void
 }
 
-export class LocalPrimary implements VolumeTarget, FeedOwner {
+export class LocalPrimary implements VolumeTarget, FeedOwner, RelocationHost {
   readonly scope: VolumeEpoch
   readonly log: ReplicaLog
   readonly inFlight = new InFlight()
@@ -83,6 +79,7 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
   readonly #flushes: FlushRounds
   readonly #flushPattern = new FlushPattern()
   readonly #repairs: RepairDesk
+  readonly #relocations: Relocations
   #batch: Batch | undefined
   #requests: BatchRequests | undefined
   #turnScheduled = false
@@ -107,7 +104,6 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
   #tooFewSince: Instant | undefined
   #announcedCommit: Lsn = lsn(0)
   #noSpaceSaidAt: number = Number.NEGATIVE_INFINITY
-  #relocating = false
   /** Where the log ended at the last tick, and for how many ticks it has. */
   #quietLsn: Lsn = lsn(0)
   #quietTicks = 0
@@ -165,6 +161,7 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
       serving: () => this.serving,
     })
     const links = (): Iterable<Link | undefined> => this.#repairLinks()
+    this.#relocations = new Relocations(log, context.scheduler, record.segmentBlocks, this)
     this.#repairs = new RepairDesk(context, this.scope, log, links, (reason) => owner.failed(reason))
   }
 
@@ -216,7 +213,7 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
     const calm = this.#quietTicks >= QUIET_AFTER_TICKS && this.log.appendedLsn === this.#quietLsn
     if (!calm || !this.serving || this.#mustWait || this.#batch !== undefined || !this.inFlight.empty) return false
     if (this.#waitingReads.length > 0 || this.#lateWaiters.length > 0 || this.#flushes.waiting) return false
-    if (this.#relocating || this.#guard.confirming || this.#announcedCommit < this.machine.committedLsn) return false
+    if (this.#relocations.busy || this.#guard.confirming || this.#announcedCommit < this.machine.committedLsn) return false
     return this.machine.settled
   }
 
@@ -508,7 +505,7 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
     }
     this.#guard.advance()
     this.#failForWantOfCopies(now)
-    if (this.#serving && !this.#mustWait) this.#compact()
+    this.#relocations.begin()
     this.#resting = this.#quiet
   }
 
@@ -999,29 +996,15 @@ export class LocalPrimary implements VolumeTarget, FeedOwner {
     }
   }
 
-  /**
-   * Re-appends live blocks of mostly dead segments, a little at a time until there is nothing left to do. One relocation
-   * follows another: what streams over the volume kills most of those blocks itself if it is given the time.
-   */
-  #compact(): void {
-    if (this.#relocating) return
-    const plan = this.log.compactionWork(Math.min(RELOCATED_BLOCKS, this.segmentBlocks - 1))
-    if (plan === undefined) return
-    this.#relocating = true
-    readRelocation(this.log, plan, (batch) => {
-      const room = batch === undefined ? undefined : this.log.canAppend(batch.payloadBlocks, true)
-      if (batch === undefined || this.#mustWait || room !== 'yes') {
-        batch?.release()
-        this.#relocating = false
-        return
-      }
-      this.#sealTurnBatch()
-      this.#sealAndSend(batch, this.inFlight.takeRequests())
-      this.#context.scheduler.after(RELOCATION_PAUSE_MS, () => {
-        this.#relocating = false
-        if (this.#serving && !this.#mustWait) this.#compact()
-      })
-    })
+  // --- RelocationHost
+
+  get mayRelocate(): boolean {
+    return this.#serving && !this.#mustWait
+  }
+
+  appendRelocation(batch: Batch): void {
+    this.#sealTurnBatch()
+    this.#sealAndSend(batch, this.inFlight.takeRequests())
   }
 }
 
