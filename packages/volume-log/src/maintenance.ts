@@ -8,8 +8,8 @@ import type { Room } from './room.ts'
 
 /** Rounds without an append after which a volume is put to rest, in multiples of `idleRounds`. */
 const REST_FACTOR = 4
-/** The same after which it gives back spare segments (five minutes): what was streamed over in bursts is so again. */
-const TRIM_FACTOR = 150
+/** The same after which it gives back spare segments, minutes at rest: what was streamed over in bursts is so again. */
+const TRIM_FACTOR = 20
 /** A checkpoint is worth it when it frees so many times its own bytes: those are written for it. */
 const WORTH_FACTOR = 4
 /** Flushes since the last durable checkpoint, beyond one a round, up to which soft ones are worth a try. */

@@ -215,7 +215,7 @@ describe('rest', () => {
       return numbers.filter((number) => number > h.log.appendedLsn / 16).length
     }
     expect(beyond()).toBeGreaterThan(2)
-    h.upkeep(160)
+    h.upkeep(40)
     expect(beyond()).toBeLessThan(2)
     expect(h.write([1, 4])).toBeDefined()
     h.crash(0)
