@@ -165,8 +165,10 @@ export function dueCheckpoint(core: LogCore, patient: boolean): 'durable' | 'sof
     if (newBytes >= bytesMin || (all >= settings.deadSegmentsMax && worth(all))) return 'durable'
   }
   const hardBytes = (all - soft) * geometry.segmentBytes
-  const hardMax = Math.max(settings.softBytesMax, segments.freeBytes * settings.deadFreeShareMax)
-  if (hardBytes >= hardMax && all >= settings.deadSegmentsMax && worth(all)) return 'durable'
+  if (hardBytes >= settings.softBytesMax && all >= settings.deadSegmentsMax && worth(all)) {
+    // The disk is asked last: it costs a system call.
+    if (hardBytes >= segments.freeBytes * settings.deadFreeShareMax) return 'durable'
+  }
   // Space that is wanted is worth a checkpoint.
   if (all > 0 && !segments.hasSpare && !segments.hasRoom(false)) return 'durable'
   if (!allowed) return undefined
