@@ -2,7 +2,7 @@
 import { spawnSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { dirname, join } from 'node:path'
+import { dirname, join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)))
@@ -32,8 +32,19 @@ const groups =
         ],
       ]
 
+/** What failed in a file of tests, each with the first lines of its message; a file that broke outside its tests counts as one. */
+function failuresOf({ name, status, message, assertionResults }) {
+  const file = relative(root, name)
+  const brief = (text) => text.split('\n').slice(0, 12).join('\n    ')
+  const failed = assertionResults
+    .filter((test) => test.status === 'failed')
+    .map((test) => `${file} > ${test.fullName}\n    ${brief(test.failureMessages.join('\n'))}`)
+  return failed.length === 0 && status === 'failed' ? [`${file}\n    ${brief(message)}`] : failed
+}
+
 const folder = mkdtempSync(join(tmpdir(), 'holdfast-test-'))
 const counts = { numPassedTests: 0, numFailedTests: 0, numPendingTests: 0 }
+const failures = []
 let passedAll = true
 for (const [index, [title, args]] of groups.entries()) {
   const report = join(folder, `report-${index}.json`)
@@ -42,6 +53,7 @@ for (const [index, [title, args]] of groups.entries()) {
   try {
     const found = JSON.parse(readFileSync(report, 'utf8'))
     for (const name of Object.keys(counts)) counts[name] += found[name]
+    failures.push(...found.testResults.flatMap(failuresOf))
   } catch {
     passedAll = false
     process.stdout.write('the test runner left no report\n')
@@ -49,5 +61,7 @@ for (const [index, [title, args]] of groups.entries()) {
 }
 rmSync(folder, { recursive: true, force: true })
 const { numPassedTests, numFailedTests, numPendingTests } = counts
+// Said again at the end: a log that keeps only its last lines still says what failed.
+for (const failure of failures) process.stdout.write(`\nfailed: ${failure}\n`)
 process.stdout.write(`\n${numPassedTests} passed, ${numFailedTests} failed, ${numPendingTests} skipped\n`)
 process.exit(passedAll && numPassedTests > 0 ? 0 : 1)
