@@ -6,10 +6,10 @@
  * `--after-env NAME=VALUE` compares settings of one checkout instead.
  */
 import { resolve } from 'node:path'
-import { parseArgs } from 'node:util'
 import { type BenchCluster, type Build, createVolume, PROGRAM_PATH, startCluster } from './bed/cluster.ts'
 import { type FioFigures, overNbd, runFio, timed } from './bed/fio.ts'
 import { withHost } from './bed/host.ts'
+import { options } from './bed/options.ts'
 import { cpuSeconds } from './bed/process-cost.ts'
 import { figure, markdown } from './system/report.ts'
 import { chooseRows } from './system/rows.ts'
@@ -18,18 +18,16 @@ import { median, ratio } from './system/statistics.ts'
 
 const HERE = new URL('..', import.meta.url).pathname
 
-const { values } = parseArgs({
-  options: {
-    before: { type: 'string', default: HERE },
-    after: { type: 'string', default: HERE },
-    'before-env': { type: 'string', multiple: true, default: [] },
-    'after-env': { type: 'string', multiple: true, default: [] },
-    rounds: { type: 'string', default: '5' },
-    seconds: { type: 'string', default: '2' },
-    size: { type: 'string', default: '512' },
-    copies: { type: 'string', default: '1' },
-    rows: { type: 'string', default: 'write-1,read-1,flush,write-32,read-32' },
-  },
+const values = options({
+  before: { type: 'string', default: HERE },
+  after: { type: 'string', default: HERE },
+  'before-env': { type: 'string', multiple: true, default: [] },
+  'after-env': { type: 'string', multiple: true, default: [] },
+  rounds: { type: 'string', default: '5' },
+  seconds: { type: 'string', default: '2' },
+  size: { type: 'string', default: '512' },
+  copies: { type: 'string', default: '1' },
+  rows: { type: 'string', default: 'write-1,read-1,flush,write-32,read-32' },
 })
 
 function build(checkout: string, settings: readonly string[]): Build {

@@ -8,10 +8,10 @@
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { cpus } from 'node:os'
 import { join } from 'node:path'
-import { parseArgs } from 'node:util'
 import { createVolume, startCluster } from './bed/cluster.ts'
 import { overNbd, runFio, timed } from './bed/fio.ts'
 import { type Host, withHost } from './bed/host.ts'
+import { options } from './bed/options.ts'
 import { threadCpuSeconds, threadShares } from './bed/threads.ts'
 import { figure, markdown } from './system/report.ts'
 import { describeCommit, describeMachine } from './system/results.ts'
@@ -19,14 +19,12 @@ import { chooseRows, type Row } from './system/rows.ts'
 import { fill } from './system/runner.ts'
 import { median } from './system/statistics.ts'
 
-const { values } = parseArgs({
-  options: {
-    rounds: { type: 'string', default: '5' },
-    seconds: { type: 'string', default: '3' },
-    size: { type: 'string', default: '512' },
-    rows: { type: 'string', default: 'write-32,read-32,mixed' },
-    out: { type: 'string' },
-  },
+const values = options({
+  rounds: { type: 'string', default: '5' },
+  seconds: { type: 'string', default: '3' },
+  size: { type: 'string', default: '512' },
+  rows: { type: 'string', default: 'write-32,read-32,mixed' },
+  out: { type: 'string' },
 })
 
 export interface Load {

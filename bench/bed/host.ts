@@ -69,10 +69,10 @@ export class Running {
     return this.#child.exitCode
   }
 
-  /** Asks it to end, insists after 10 s, and resolves when it is gone. */
-  async end(signal: NodeJS.Signals = 'SIGKILL'): Promise<void> {
+  /** Asks it to end, insists after a while, and resolves when it is gone. */
+  async end(signal: NodeJS.Signals = 'SIGKILL', insistAfterMs = END_MS): Promise<void> {
     if (this.running) this.#child.kill(signal)
-    const insist = setTimeout(() => this.#child.kill('SIGKILL'), END_MS)
+    const insist = setTimeout(() => this.#child.kill('SIGKILL'), insistAfterMs)
     await this.#ended
     clearTimeout(insist)
   }
@@ -100,11 +100,12 @@ export class Host {
     return running
   }
 
-  /** Runs a program of the clean-up itself; throws when it fails. */
-  async undo(command: string, args: readonly string[]): Promise<void> {
+  /** Runs a program of the clean-up itself and returns its output; throws when it fails. */
+  async undo(command: string, args: readonly string[]): Promise<string> {
     const running = new Running(command, args, '/', {})
     const code = await running.finished()
-    if (code !== 0) throw new Error(`${command} ${args.join(' ')} failed (${code}): ${running.log}`)
+    if (code === 0) return running.stdout
+    throw new Error(`${command} ${args.join(' ')} failed (${code}): ${running.log}`)
   }
 
   /**

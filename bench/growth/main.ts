@@ -4,10 +4,10 @@
  */
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { parseArgs } from 'node:util'
 import { growthChart } from '../report/charts.ts'
 import { markdown } from '../system/report.ts'
 import { describeCommit, describeMachine } from '../system/results.ts'
+import { options } from '../bed/options.ts'
 import * as parts from './parts.ts'
 import { type Part, tableOf } from './points.ts'
 
@@ -19,13 +19,11 @@ const PARTS = {
   replicas: parts.replicaCount,
 }
 
-const { values } = parseArgs({
-  options: {
-    parts: { type: 'string', default: Object.keys(PARTS).join(',') },
-    seconds: { type: 'string', default: '3' },
-    quick: { type: 'boolean', default: false },
-    out: { type: 'string' },
-  },
+const values = options({
+  parts: { type: 'string', default: Object.keys(PARTS).join(',') },
+  seconds: { type: 'string', default: '3' },
+  quick: { type: 'boolean', default: false },
+  out: { type: 'string' },
 })
 
 const say = (line: string): void => void process.stderr.write(`${line}\n`)

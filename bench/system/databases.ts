@@ -6,9 +6,9 @@
  */
 import { chmodSync, mkdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { parseArgs } from 'node:util'
 import { firstMissing, type Host, withHost } from '../bed/host.ts'
 import { mountVolume } from '../bed/mounted.ts'
+import { options } from '../bed/options.ts'
 import { describeCommit, describeMachine } from './results.ts'
 import { Postgres, postgresPrograms } from './postgres.ts'
 import { rotated } from './runner.ts'
@@ -19,16 +19,14 @@ import { chooseTargets, missing } from './targets/index.ts'
 const LOCAL = 'local-disk'
 const SQLITE_INSERTS = 1000
 
-const { values } = parseArgs({
-  options: {
-    rounds: { type: 'string', default: '5' },
-    seconds: { type: 'string', default: '10' },
-    scale: { type: 'string', default: '10' },
-    /** MiB of each volume. */
-    size: { type: 'string', default: '2048' },
-    targets: { type: 'string', default: `${LOCAL},holdfast-2,quorum-2,gluster-2` },
-    out: { type: 'string' },
-  },
+const values = options({
+  rounds: { type: 'string', default: '5' },
+  seconds: { type: 'string', default: '10' },
+  scale: { type: 'string', default: '10' },
+  /** MiB of each volume. */
+  size: { type: 'string', default: '2048' },
+  targets: { type: 'string', default: `${LOCAL},holdfast-2,quorum-2,gluster-2` },
+  out: { type: 'string' },
 })
 
 export interface DatabaseSample {

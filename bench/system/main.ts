@@ -6,29 +6,27 @@
  */
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { parseArgs } from 'node:util'
 import { openLatencyOfHost } from '@holdfast/storage-node'
 import { withHost } from '../bed/host.ts'
+import { options } from '../bed/options.ts'
 import { summary } from './report.ts'
 import { chooseRows } from './rows.ts'
 import { runAll } from './runner.ts'
 import { soak } from './soak.ts'
 import { chooseTargets } from './targets/index.ts'
 
-const { values } = parseArgs({
-  options: {
-    rounds: { type: 'string', default: '5' },
-    seconds: { type: 'string', default: '3' },
-    /** MiB of each volume: all copies of all targets should fit into memory together. */
-    size: { type: 'string', default: '512' },
-    targets: { type: 'string', default: '' },
-    rows: { type: 'string', default: '' },
-    /** Processors sleep no more than a busy node of ours lets them, all the time, whoever is measured. */
-    awake: { type: 'boolean', default: false },
-    /** Minutes: looks for pauses instead. */
-    soak: { type: 'string' },
-    out: { type: 'string' },
-  },
+const values = options({
+  rounds: { type: 'string', default: '5' },
+  seconds: { type: 'string', default: '3' },
+  /** MiB of each volume: all copies of all targets should fit into memory together. */
+  size: { type: 'string', default: '512' },
+  targets: { type: 'string', default: '' },
+  rows: { type: 'string', default: '' },
+  /** Processors sleep no more than a busy node of ours lets them, all the time, whoever is measured. */
+  awake: { type: 'boolean', default: false },
+  /** Minutes: looks for pauses instead. */
+  soak: { type: 'string' },
+  out: { type: 'string' },
 })
 
 const list = (text: string): readonly string[] => text.split(',').filter((part) => part !== '')

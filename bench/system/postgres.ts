@@ -1,9 +1,11 @@
 /** A PostgreSQL server on a folder, and what pgbench measures on it. */
 import { chownSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
-import type { Host } from '../bed/host.ts'
+import { type Host, until } from '../bed/host.ts'
 
 const INSTALLED = '/usr/lib/postgresql'
+/** What a checkpoint of everything that a benchmark has written may take. */
+const STOP_MS = 60_000
 /** It refuses to run as root. */
 const AS_POSTGRES = ['--reuid=postgres', '--regid=postgres', '--clear-groups']
 
@@ -56,18 +58,21 @@ export class Postgres {
 
   /** Starts the server for as long as `body` takes. Its stop is a checkpoint: nothing is left to be done. */
   async running(body: () => Promise<void>): Promise<void> {
-    const settings = `-c listen_addresses= -c unix_socket_directories=${this.#folder} -c max_wal_size=512MB`
-    const log = join(this.#folder, 'log')
-    const control = ['-D', this.#data, '-w', '-l', log]
-    await this.#run('pg_ctl', [...control, '-o', settings, 'start'])
-    let stopped = false
-    const stop = ['-D', this.#data, '-w', '-m', 'fast', 'stop']
-    this.#host.defer(async () => {
-      if (!stopped) await this.#host.undo('setpriv', [...AS_POSTGRES, join(this.#programs, 'pg_ctl'), ...stop])
-    })
+    const settings = ['listen_addresses=', `unix_socket_directories=${this.#folder}`, 'max_wal_size=512MB']
+    const args = ['-D', this.#data, ...settings.flatMap((setting) => ['-c', setting])]
+    const server = this.#host.run('setpriv', [...AS_POSTGRES, '--pdeathsig', 'KILL', join(this.#programs, 'postgres'), ...args])
+    // "Fast": it ends its sessions, makes a checkpoint and leaves the volume, which can be unmounted then.
+    const stop = (): Promise<void> => server.end('SIGINT', STOP_MS)
+    this.#host.defer(stop)
+    const ready = `${this.#folder}/.s.PGSQL.5432`
+    await until('PostgreSQL', () => existsSync(ready) && this.#answers(), server)
     await body()
-    await this.#run('pg_ctl', stop)
-    stopped = true
+    await stop()
+  }
+
+  /** Whether the server takes connections. */
+  async #answers(): Promise<boolean> {
+    return this.#run('psql', [...this.#connection, '-q', '-c', 'select 1']).then(() => true, () => false)
   }
 
   async pgbench(args: readonly string[], seconds: number): Promise<PgbenchFigures> {

@@ -248,6 +248,15 @@ describe('one etcd in trouble', () => {
 
 describe('three members', () => {
   let etcd: EtcdTestCluster
+  const leads = async (endpoint: string): Promise<boolean> => {
+    const client = new Etcd3({ hosts: `http://${endpoint}` })
+    try {
+      const { leader, header } = await client.maintenance.status()
+      return leader === header.member_id
+    } finally {
+      client.close()
+    }
+  }
   beforeEach(async () => {
     etcd = await startEtcdForTests({ memberCount: 3 })
   })
@@ -262,7 +271,10 @@ describe('three members', () => {
       const lease = recordLease(a, ttlMs)
       const seen = recordWatch(a, 'k')
       await until('a start', () => lease.gainedCount === 1 && seen.snapshotCount === 1)
+      let revocationsMax = 0
       for (const member of etcd.members) {
+        const led = await leads(member.endpoint)
+        const before = lease.lostCount
         if (how === 'stop') await member.stop()
         else member.signal('SIGSTOP')
         const value = `${member.endpoint} ${how}`
@@ -276,11 +288,16 @@ describe('three members', () => {
         await until('the change', () => seen.view.get('k')?.value === value, 6000)
         // Who stayed with that member would have lost the lease by now.
         await sleep(ttlMs + 500)
+        expect(lease.lostCount).toBe(before)
         if (how === 'stop') await member.start()
         else member.signal('SIGCONT')
-        await sleep(500)
+        // etcd looks for leases that have run out twice a second, and a leader that wakes may, before its pull request
+        // 16822, revoke what was renewed with its successor (docs/LIMITS.md).
+        await sleep(1500)
+        if (how === 'SIGSTOP' && led) revocationsMax++
+        await until('a lease again', () => lease.gainedCount === lease.lostCount + 1, 1000)
+        expect(lease.lostCount).toBeLessThanOrEqual(revocationsMax)
       }
-      expect(lease).toEqual({ gainedCount: 1, lostCount: 0 })
       expect(seen.snapshotCount).toBe(1)
     },
   )
