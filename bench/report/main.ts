@@ -103,18 +103,19 @@ function putGrowth(file: GrowthFile): void {
   put('growth', [`${facts(file)}: ${how}.`, ...parts].join('\n\n'))
 }
 
-const UNWATCHED: Testimony = { blocked: 0, blockedAt: '', diskStood: 0, running: 0, unseen: 1 }
+const UNWATCHED: Testimony = { blocked: 0, blockedAt: '', diskStood: 0, running: 0, ran: 0, waited: 0, stolen: 0, unseen: 1 }
 
 function putPauses(target: string, { minutes, figures, pauses }: PausesFile): void {
   const longest = (figures.maxUs / 1000).toFixed(1)
   const head = `${target}: ${report.figure(figures.requests)} writes in ${minutes} minutes, p99.9 ` +
     `${Math.round(figures.p999Us)} µs, longest ${longest} ms, ${pauses.length} of 20 ms and more.`
   const lines = pauses.slice(0, 50).map(({ atSeconds, ms, testimony }) => {
-    const { diskStood, blocked, running, unseen } = testimony ?? UNWATCHED
-    const parts = [diskStood, blocked, running, unseen].map((part) => `${Math.round(part * 100)} %`)
+    const { diskStood, stolen, blocked, running, ran, waited, unseen } = testimony ?? UNWATCHED
+    const parts = [diskStood, stolen, blocked, running, ran, waited, unseen].map((part) => `${Math.round(part * 100)} %`)
     return [atSeconds.toFixed(3), ms.toFixed(1), ...parts]
   })
-  const titles = ['at (s)', 'pause (ms)', 'disk stood', 'loop held up in the kernel', 'loop had work', 'watcher held up']
+  const loop = ['loop held up in the kernel', 'loop had work', 'loop ran', 'loop waited for a processor']
+  const titles = ['at (s)', 'pause (ms)', 'disk stood', 'host took a processor', ...loop, 'watcher held up']
   put('pauses', lines.length === 0 ? head : `${head}\n\n${report.markdown([titles, ...lines])}`)
 }
 

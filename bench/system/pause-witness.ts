@@ -8,6 +8,8 @@ import { threadCpuSeconds } from '../bed/threads.ts'
 const EVERY_MS = 2
 /** Threads that are watched: the event loops. The pool's sleep for the disk by design. */
 const THREADS_MAX = 2
+/** In what the kernel counts processors' time in /proc/stat. */
+const STOLEN_STEP_MS = 10
 
 interface Look {
   /** Milliseconds since the epoch. */
@@ -16,6 +18,11 @@ interface Look {
   readonly blockedAt: readonly string[]
   /** True where a thread ran or could have. */
   readonly running: boolean
+  /** Milliseconds so far that each watched thread ran, and that it waited for a processor; what the host took is in neither. */
+  readonly ran: readonly number[]
+  readonly waited: readonly number[]
+  /** Milliseconds so far that the host took from the processors when they had something to do. */
+  readonly stolen: number
   /** Requests to the disk under way, and how many had ended by then. */
   readonly inFlight: number
   readonly ended: number
@@ -29,6 +36,11 @@ export interface Testimony {
   readonly diskStood: number
   /** An event loop had work. */
   readonly running: number
+  /** The event loop that had most to do ran, or waited for a processor behind others. */
+  readonly ran: number
+  readonly waited: number
+  /** The host had taken a processor, as it says itself: in steps of 10 ms, and so up to 10 ms wrong. */
+  readonly stolen: number
   /** Nobody looked: this process, so the machine itself, did not get to it. */
   readonly unseen: number
 }
@@ -72,9 +84,34 @@ export class PauseWitness {
         places.set(place, (places.get(place) ?? 0) + ms)
       } else if (look.running) running += ms
     }
+    const { ran, waited, stolen } = this.#spent(beginMs, endMs)
     const blockedAt = [...places].sort(([, a], [, b]) => b - a)[0]?.[0] ?? ''
     const stood = stands(this.#looks, beginMs, endMs)
-    return { blocked: part(blocked), blockedAt, diskStood: part(stood), running: part(running), unseen: part(unseen) }
+    return {
+      blocked: part(blocked),
+      blockedAt,
+      diskStood: part(stood),
+      running: part(running),
+      ran: part(ran),
+      waited: part(waited),
+      stolen: part(stolen),
+      unseen: part(unseen),
+    }
+  }
+
+  /** Milliseconds of the time between the two, by the looks around it. */
+  #spent(beginMs: number, endMs: number): { readonly ran: number; readonly waited: number; readonly stolen: number } {
+    const first = this.#looks.findLast(({ atMs }) => atMs <= beginMs)
+    const last = this.#looks.find(({ atMs }) => atMs >= endMs)
+    // What was stolen is booked with the next tick of the processor it was stolen from.
+    const booked = this.#looks.find(({ atMs }) => atMs >= endMs + STOLEN_STEP_MS)
+    if (first === undefined || last === undefined) return { ran: 0, waited: 0, stolen: 0 }
+    const threads = first.ran.map((before, i) => ({
+      ran: (last.ran[i] ?? before) - before,
+      waited: (last.waited[i] ?? 0) - (first.waited[i] ?? 0),
+    }))
+    const busiest = threads.sort((a, b) => b.ran + b.waited - a.ran - a.waited)[0] ?? { ran: 0, waited: 0 }
+    return { ...busiest, stolen: (booked ?? last).stolen - first.stolen }
   }
 
   #look(): void {
@@ -83,7 +120,13 @@ export class PauseWitness {
       const text = readFileSync(`${task}/stat`, 'latin1')
       return { task, state: text[text.lastIndexOf(')') + 2] }
     })
+    const spent = this.#tasks.map((task) => readFileSync(`${task}/schedstat`, 'latin1').split(' ').map(Number))
+    // The eighth of the numbers behind "cpu".
+    const all = readFileSync('/proc/stat', 'latin1').split('\n', 1)[0]?.trim().split(/\s+/)
     this.#looks.push({
+      ran: spent.map(([ns]) => (ns ?? 0) / 1e6),
+      waited: spent.map(([, ns]) => (ns ?? 0) / 1e6),
+      stolen: Number(all?.[8] ?? 0) * STOLEN_STEP_MS,
       atMs: performance.timeOrigin + performance.now(),
       blockedAt: states.map(({ task, state }) => (state === 'D' ? placeIn(task) : '')),
       running: states.some(({ state }) => state === 'R'),

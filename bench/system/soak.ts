@@ -55,11 +55,11 @@ export async function soak(
   say(`raw results: ${out}`)
 }
 
-function told({ blocked, blockedAt, diskStood, running, unseen }: Testimony): string {
+function told({ blocked, blockedAt, diskStood, running, ran, waited, stolen, unseen }: Testimony): string {
   const percent = (part: number): string => `${Math.round(part * 100)} %`
   const where = blockedAt === '' ? '' : ` (${blockedAt})`
   return (
-    `held up in the kernel ${percent(blocked)}${where}, had work ${percent(running)}, ` +
-    `the disk stood ${percent(diskStood)}, unseen ${percent(unseen)}`
+    `held up in the kernel ${percent(blocked)}${where}, had work ${percent(running)} (ran ${percent(ran)}, waited for a processor ${percent(waited)}), ` +
+    `the host took ${percent(stolen)}, the disk stood ${percent(diskStood)}, unseen ${percent(unseen)}`
   )
 }
