@@ -4,10 +4,10 @@
  */
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { options } from '../bed/options.ts'
 import { growthChart } from '../report/charts.ts'
 import { markdown } from '../system/report.ts'
 import { describeCommit, describeMachine } from '../system/results.ts'
-import { options } from '../bed/options.ts'
 import * as parts from './parts.ts'
 import { type Part, tableOf } from './points.ts'
 

@@ -3,8 +3,14 @@
  * because more is dirty than the disk keeps up with: then it is for a thread of the pool to wait.
  */
 
-/** So long a write into the page cache takes only where it was made to wait (or where the processor was taken away). */
+/** What is large enough to wait on a thread. */
+export const LARGE_WRITE_BYTES_MIN = 256 * 1024
+/**
+ * So long a write into the page cache takes only where it was made to wait (or where the processor was taken away): of
+ * up to 4 MiB, and in proportion of more.
+ */
 const HELD_UP_MS = 5
+const HELD_UP_BYTES = 4 * 1024 * 1024
 /** Writes in a row that were not, after which the calling thread does them again. */
 const QUICK_COUNT = 32
 
@@ -17,9 +23,10 @@ export class HeldUpWrites {
     return this.#heldUp
   }
 
-  /** What one large write took, wherever it was done. */
-  took(ms: number): void {
-    if (ms >= HELD_UP_MS) {
+  /** What one write of `bytes` took, wherever it was done; what is not large says nothing. */
+  took(ms: number, bytes: number): void {
+    if (bytes <= LARGE_WRITE_BYTES_MIN) return
+    if (ms >= HELD_UP_MS * Math.max(1, bytes / HELD_UP_BYTES)) {
       this.#heldUp = true
       this.#quick = 0
     } else if (this.#heldUp && ++this.#quick === QUICK_COUNT) {

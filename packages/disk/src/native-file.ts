@@ -2,7 +2,7 @@
 import { closeSync } from 'node:fs'
 import type { DiskDone, DiskFile } from '@holdfast/base'
 import { diskError, diskErrorOrNone } from './disk-error.ts'
-import type { HeldUpWrites } from './held-up-writes.ts'
+import { type HeldUpWrites, LARGE_WRITE_BYTES_MIN } from './held-up-writes.ts'
 import { native } from './native.ts'
 import type { SyncGate } from './sync-gate.ts'
 
@@ -12,8 +12,6 @@ import type { SyncGate } from './sync-gate.ts'
  * of them from there, which takes longer than the copy (decision 25). Above, it would hold up the event loop for too long.
  */
 const SYNC_WRITE_BYTES_MAX = 4 * 1024 * 1024
-/** What is larger waits on a thread while the kernel makes writers wait. */
-const ALWAYS_SYNC_BYTES_MAX = 256 * 1024
 /** What one call on a thread writes of what has gathered: what comes behind it waits no longer than that takes. */
 const JOINED_WRITE_BYTES_MAX = 4 * 1024 * 1024
 /** From so much on what is dirty is written step by step: a flush with little to write is not held up by the steps. */
@@ -57,7 +55,7 @@ export class NativeFile implements DiskFile {
     this.#dirtyBytes += bytes
     if (position < this.#dirtyFrom) this.#dirtyFrom = position
     if (position + bytes > this.#dirtyTo) this.#dirtyTo = position + bytes
-    const large = bytes > ALWAYS_SYNC_BYTES_MAX
+    const large = bytes > LARGE_WRITE_BYTES_MIN
     if (this.#writing || bytes > SYNC_WRITE_BYTES_MAX || (large && this.#large.heldUp)) {
       this.#pending++
       this.#queued.push({ buffers, bytes, position, done })
@@ -67,7 +65,7 @@ export class NativeFile implements DiskFile {
     try {
       const start = large ? performance.now() : 0
       native.writeSync(this.#fd, buffers, position)
-      if (large) this.#large.took(performance.now() - start)
+      if (large) this.#large.took(performance.now() - start, bytes)
       return true
     } catch (error) {
       setImmediate(done, diskError(error))
@@ -92,7 +90,7 @@ export class NativeFile implements DiskFile {
     const buffers = count === 1 ? first.buffers : joined.flatMap((write) => write.buffers)
     const start = performance.now()
     native.write(this.#fd, buffers, first.position, (error) => {
-      this.#large.took(performance.now() - start)
+      this.#large.took(performance.now() - start, bytes)
       this.#writing = false
       // The next is on its way before anybody hears of this one.
       this.#writeQueued()
