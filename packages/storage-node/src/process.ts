@@ -1,6 +1,7 @@
 /** The node as a process: the `ready` line, signals, exit codes. */
 import { InvariantError, isHoldfastError } from '@holdfast/base'
 import type { NodeConfig } from './config.ts'
+import { collectLessOften } from './garbage-collection.ts'
 import { createLog, type NodeLog } from './logger.ts'
 import { type NodeAddresses, openStorageNode } from './node.ts'
 
@@ -23,6 +24,7 @@ export async function runStorageNode(
 ): Promise<number> {
   const log = createLog(config.logLevel, config.name)
   exitOnBugs(log)
+  collectLessOften()
   const signals = new Signals(log)
   const node = openStorageNode(config, log)
   void signals.first.then(() => node.close())
