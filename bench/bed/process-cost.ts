@@ -2,7 +2,7 @@
 import { readdirSync, readFileSync } from 'node:fs'
 
 /** `getconf CLK_TCK`; 100 on every Linux that Node runs on. */
-const TICKS_PER_SECOND = 100
+export const TICKS_PER_SECOND = 100
 
 export interface ProcessCost {
   /** User and system time of all processes alive and of the children they have waited for. */

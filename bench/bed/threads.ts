@@ -1,7 +1,6 @@
 /** CPU time of the single threads of processes. */
 import { readdirSync, readFileSync } from 'node:fs'
-
-const TICKS_PER_SECOND = 100
+import { TICKS_PER_SECOND } from './process-cost.ts'
 
 /** By thread ID. Threads that end are forgotten. */
 export function threadCpuSeconds(pids: readonly number[]): ReadonlyMap<string, number> {

@@ -4,13 +4,14 @@
  * what was seen is kept as plain numbers, since the collection of garbage would be in the way of what it looks at.
  */
 import { closeSync, openSync, readdirSync, readFileSync, readSync, statSync } from 'node:fs'
+import { TICKS_PER_SECOND } from '../bed/process-cost.ts'
 import { threadCpuSeconds } from '../bed/threads.ts'
 
 const EVERY_MS = 2
 /** Threads that are watched: the event loops. The pool's sleep for the disk by design. */
 const THREADS_MAX = 2
 /** In what the kernel counts processors' time in /proc/stat. */
-const STOLEN_STEP_MS = 10
+const STOLEN_STEP_MS = 1000 / TICKS_PER_SECOND
 /** What is looked at before and after a pause to understand it. */
 const AROUND_MS = 1000
 const ROWS_PER_CHUNK = 4096

@@ -265,7 +265,13 @@ describe('three members', () => {
   it.each(['stop', 'SIGSTOP'] as const)(
     'any one member may die or hang (%s): the lease lives, the watch and transactions go on',
     async (how) => {
-      const a = open(etcd)
+      const losses: unknown[] = []
+      const reasons: EventLog = {
+        event: (_level, message, fields) => {
+          if (message === 'the lease is lost') losses.push(fields?.['reason'])
+        },
+      }
+      const a = open(etcd, { events: reasons })
       // A new leader may take these members two seconds, and the last renewal may be a quarter of a lease old.
       const ttlMs = 5000
       const lease = recordLease(a, ttlMs)
@@ -284,7 +290,7 @@ describe('three members', () => {
           expect(performance.now() - startedAt).toBeLessThan(10_000)
           kind = (await transactOf(a, [{ op: 'put', key: 'k', value, leased: true }])).kind
         }
-        expect(kind).toBe('ok')
+        expect(kind, `lost: ${losses.join()}`).toBe('ok')
         await until('the change', () => seen.view.get('k')?.value === value, 6000)
         // Who stayed with that member would have lost the lease by now.
         await sleep(ttlMs + 500)
@@ -298,6 +304,9 @@ describe('three members', () => {
         await until('a lease again', () => lease.gainedCount === lease.lostCount + 1, 1000)
         expect(lease.lostCount).toBeLessThanOrEqual(revocationsMax)
       }
+      // It was etcd that let go of it: it was renewed in time whatever hung.
+      expect(losses).toHaveLength(lease.lostCount)
+      for (const reason of losses) expect(['etcd does not know the lease', 'the lease expired at etcd']).toContain(reason)
       expect(seen.snapshotCount).toBe(1)
     },
   )
