@@ -52,6 +52,36 @@ describe('a buffer that was reserved for a large write', () => {
   })
 })
 
+describe('a large write that comes in parts', () => {
+  it('is whole on every copy, whatever it was cut into and whether it comes at all', () => {
+    const { cluster, session, ask } = connect(2)
+    const length = 16 * BLOCK
+    const parts = [[], [BLOCK], [1, BLOCK - 1, BLOCK + 1, length - 1], [length - BLOCK, length - BLOCK + 1]]
+    for (const [round, ends] of parts.entries()) {
+      // One whose client goes away before the end.
+      const left = session.reserve(length)
+      left.fill(200)
+      session.received(left, 5 * BLOCK)
+      session.unreserve(left)
+      const reserved = session.reserve(length)
+      let from = 0
+      for (const end of ends) {
+        reserved.fill(round + 1, from, end)
+        session.received(reserved, end)
+        from = end
+      }
+      reserved.fill(round + 1, from)
+      expect(ask((token) => void session.writeReserved(token, round * length, reserved, false))).toBe(0)
+    }
+    expect(cluster.runUntil(5_000, () => cluster.healthy(VOLUME))).toBe(true)
+    const target = new Uint8Array(length)
+    for (const round of parts.keys()) {
+      expect(ask((token) => session.read(token, round * length, length, target, 0))).toBe(0)
+      expect([target.indexOf(round + 1), target.lastIndexOf(round + 1)]).toEqual([0, length - 1])
+    }
+  })
+})
+
 describe('a read of a damaged block', () => {
   it('is answered by the next primary when the reign ends before it is mended', () => {
     const { cluster, primary, session, ask } = connect(2)

@@ -395,6 +395,11 @@ export class LocalPrimary implements VolumeTarget, FeedOwner, RelocationHost {
     return view
   }
 
+  received(reserved: Uint8Array, bytes: number): void {
+    const batch = this.#reserved.get(reserved)
+    if (batch !== undefined) this.log.checksumAhead(batch, bytes >>> BLOCK_SHIFT)
+  }
+
   unreserve(reserved: Uint8Array): void {
     this.#reserved.get(reserved)?.release()
     this.#reserved.delete(reserved)

@@ -118,6 +118,7 @@ export class RelayTarget implements VolumeTarget {
   reserve(length: number): Uint8Array {
     return new Uint8Array(length)
   }
+  received(): void {}
   unreserve(): void {}
 
   detach(sink: PieceSink): void {

@@ -177,6 +177,10 @@ export class FrontendSession implements ExportSession, PieceSink {
     return new Uint8Array(length)
   }
 
+  received(reserved: Uint8Array, bytes: number): void {
+    this.#target?.received(reserved, bytes)
+  }
+
   unreserve(reserved: Uint8Array): void {
     this.#target?.unreserve(reserved)
   }

@@ -69,6 +69,8 @@ export interface VolumeTarget {
   ): void
   /** A buffer for a payload of at most `PIECE_BYTES_MAX`, placed so that it need not be copied. */
   reserve(length: number): Uint8Array
+  /** A hint, see `ExportSession.received`; of what was reserved elsewhere nothing is done. */
+  received(reserved: Uint8Array, bytes: number): void
   unreserve(reserved: Uint8Array): void
   /** The session ends: forget its reads; writes may still happen. */
   detach(sink: PieceSink): void

@@ -488,6 +488,8 @@ describe('bounds', () => {
       at += count
     }
     expect(bench.transmission.payloadTarget()).toBeUndefined()
+    // The last part comes with the request itself.
+    expect(bench.session.receivedBytes).toEqual([34_333, 67_666])
     expect(firstDifference(bench.session.bytes.slice(5, 100_005), payload)).toBe(-1)
   })
 })

@@ -189,6 +189,7 @@ export class Transmission {
     this.#payloadFilled += count
     this.#payloadRest -= count
     if (this.#payloadRest === 0) this.#submitReserved()
+    else if (this.#reserved !== undefined) this.#session.received(this.#reserved, this.#payloadFilled)
   }
 
   /** What the session calls for each answered request. */

@@ -35,6 +35,7 @@ export class Batch {
   /** Payload blocks that the taker asked for; the buffer may be larger. */
   #limitBlocks = 0
   #references = 1
+  #checksummedBlocks = 0
   /** Words of the header that hold something, to be cleared when the buffer is used again. */
   #dirtyWords = 0
   #bytes: Uint8Array | undefined
@@ -59,6 +60,11 @@ export class Batch {
 
   get recordCount(): number {
     return this.#recordCount
+  }
+
+  /** Of so many payload blocks the checksums are in the header already (`ReplicaLog.checksumAhead`). */
+  get checksummedBlocks(): number {
+    return this.#checksummedBlocks
   }
 
   get sealed(): boolean {
@@ -162,6 +168,12 @@ export class Batch {
     return PAYLOAD_OFFSET
   }
 
+  /** For the log: the checksums of the first `blocks` blocks are in the header, behind room for one record. */
+  markChecksummed(blocks: number): void {
+    this.#checksummedBlocks = Math.max(this.#checksummedBlocks, blocks)
+    this.#dirtyWords = Math.max(this.#dirtyWords, RECORDS_WORD + RECORD_WORDS + blocks)
+  }
+
   /** For the log: fixes extent and position. */
   markSealed(lsn: Lsn, headerLsn: Lsn): void {
     const start = lsn === headerLsn ? HEADER_OFFSET : 0
@@ -181,6 +193,7 @@ export class Batch {
     )
     this.words.fill(0, HEADER_AT, HEADER_AT + dirty)
     this.#dirtyWords = 0
+    this.#checksummedBlocks = 0
     this.#payloadBlocks = 0
     this.#recordCount = 0
     this.#references = 1

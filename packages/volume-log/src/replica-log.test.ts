@@ -76,6 +76,53 @@ describe('append and read', () => {
     expect(target[5]).toBe(77)
   })
 
+  it('seals with the checksums that were made while the payload came', () => {
+    const sealed = (ahead: readonly number[], spoilt = -1): { header: Uint8Array; check: () => number } => {
+      const h = new Harness({ segmentBlocks: 16 }).open()
+      h.room()
+      const batch = h.log.newBatch(4)
+      for (let block = 0; block < 4; block++) {
+        batch.buffer.fill(block + 1, batch.payloadOffset + block * BLOCK, batch.payloadOffset + (block + 1) * BLOCK)
+        if (ahead.includes(block + 1)) h.log.checksumAhead(batch, block + 1)
+      }
+      // What comes twice or goes back is nothing new.
+      if (ahead.length > 0) h.log.checksumAhead(batch, 1)
+      if (spoilt >= 0) batch.buffer[batch.payloadOffset + spoilt * BLOCK] = 99
+      batch.addWrite(sessionId(1), 1, 0, 4)
+      h.log.seal(batch, epoch(1))
+      const header = batch.body.slice(0, BLOCK)
+      h.wait((done) => (h.log.append(batch, done) ? done(undefined) : undefined))
+      batch.release()
+      h.commit()
+      return { header, check: () => h.fill(3) }
+    }
+    const whole = sealed([])
+    for (const ahead of [[1], [1, 3], [2, 4], [1, 2, 3, 4]]) {
+      const { header, check } = sealed(ahead)
+      expect(header).toEqual(whole.header)
+      expect(check()).toBe(4)
+    }
+    // They are the ones that the header holds: nobody has made them again.
+    expect(sealed([2], 1).header).toEqual(whole.header)
+    expect(sealed([2], 2).header).not.toEqual(whole.header)
+  })
+
+  it('leaves nothing of a payload that never came whole in the next batch', () => {
+    const h = new Harness().open()
+    h.room()
+    const given = h.log.newBatch(4)
+    given.buffer.fill(7, given.payloadOffset)
+    h.log.checksumAhead(given, 3)
+    given.release()
+    const batch = h.log.newBatch(4)
+    expect(batch).toBe(given)
+    batch.addWrite(sessionId(1), 1, 0, 1)
+    h.log.seal(batch, epoch(1))
+    const fields = 64 + 24 + 4
+    expect(batch.body.subarray(fields, BLOCK).every((byte) => byte === 0)).toBe(true)
+    batch.release()
+  })
+
   it('pads at the end of a segment and goes on in the next', () => {
     const h = new Harness({ segmentBlocks: 16 }).open()
     for (let i = 0; i < 20; i++) h.write([i, i + 1, i + 101, i + 1])

@@ -162,6 +162,14 @@ export class ReplicaLog {
   }
 
   /**
+   * A hint: the first `blocks` blocks of payload are in the buffer of a batch that nothing was added to so far, and that
+   * gets one record. `seal` has their checksums to make no more, when they may be in the cache no more.
+   */
+  checksumAhead(batch: Batch, blocks: number): void {
+    this.#sealer.checksumAhead(batch, blocks)
+  }
+
+  /**
    * Gives the batch its place; `appendedLsn` moves here. Returns where `batch.bytes` begins (the pad's place when
    * one goes in front). Only after `canAppend` said yes for its size. The log holds a reference until it is written.
    */

@@ -1,5 +1,5 @@
 /** The primary's append: position, checksums and chain of a batch (DESIGN section 3). */
-import { assert, lsn } from '@holdfast/base'
+import { assert, BLOCK_BYTES, lsn } from '@holdfast/base'
 import type { Epoch, Lsn } from '@holdfast/base'
 import type { Batch } from './batch.ts'
 import type { AppendWriter } from './append-writer.ts'
@@ -48,6 +48,16 @@ export class Sealer {
     return 'ready'
   }
 
+  /**
+   * The first `blocks` blocks of payload are in the buffer of an empty batch, which will get one record: their checksums
+   * are made now and put where they will belong.
+   */
+  checksumAhead(batch: Batch, blocks: number): void {
+    assert(batch.recordCount === 0, 'checksums are made ahead for an empty batch')
+    this.#checksum(batch, batch.headerWord + crcWord(1), batch.checksummedBlocks, blocks)
+    batch.markChecksummed(blocks)
+  }
+
   seal(batch: Batch, epoch: Epoch): Lsn {
     const core = this.#core
     assert(core.state === 'ok', 'seal on a log that is not usable', { state: core.state })
@@ -77,7 +87,7 @@ export class Sealer {
   }
 
   #checksums(batch: Batch, headerLsn: number): void {
-    const { segments, geometry, checksum } = this.#core
+    const { segments, geometry } = this.#core
     const segment = segments.get(geometry.segmentOf(headerLsn))
     const table = segment?.crcs
     assert(segment?.ready === true && table !== undefined, 'seal without room: ask canAppend before', {
@@ -89,9 +99,18 @@ export class Sealer {
     segment.lastUse = segments.round
     if (batch.payloadBlocks === 0) return
     const word = batch.headerWord + crcWord(batch.recordCount)
-    checksum.crc32cBlocks(batch.buffer, batch.payloadOffset, batch.payloadBlocks, batch.words, word)
+    const ahead = batch.checksummedBlocks
+    assert(ahead === 0 || (batch.recordCount === 1 && ahead <= batch.payloadBlocks), 'checksums are of another payload', { ahead })
+    this.#checksum(batch, word, ahead, batch.payloadBlocks)
     const index = geometry.indexOf(headerLsn) + 1
     for (let i = 0; i < batch.payloadBlocks; i++) table[index + i] = batch.words[word + i] ?? 0
+  }
+
+  /** Of payload blocks [from, to), into the words from `word` + `from` on. */
+  #checksum(batch: Batch, word: number, from: number, to: number): void {
+    if (from >= to) return
+    const offset = batch.payloadOffset + from * BLOCK_BYTES
+    this.#core.checksum.crc32cBlocks(batch.buffer, offset, to - from, batch.words, word + from)
   }
 
   #sealHeader(

@@ -55,6 +55,11 @@ export interface ExportSession {
    * travels to the log without a copy). Handed back by `writeReserved` or `unreserve`, once.
    */
   reserve(length: number): Uint8Array
+  /**
+   * The first `bytes` bytes of a reserved buffer have come and won't change: what can be done with them is, while the
+   * rest is on its way and they are still in the processor's cache. A hint; `bytes` grows from call to call.
+   */
+  received(reserved: Uint8Array, bytes: number): void
   writeReserved(token: number, offset: number, reserved: Uint8Array, fua: boolean): void
   unreserve(reserved: Uint8Array): void
   /** Makes the range read as zeroes. `keepAllocated`: NBD_CMD_FLAG_NO_HOLE. */

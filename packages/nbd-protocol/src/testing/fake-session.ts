@@ -45,6 +45,8 @@ export class FakeSession implements ExportSession {
   extents: readonly BlockStatusExtent[] = []
   readonly calls: string[] = []
   readonly reserved = new Set<Uint8Array>()
+  /** What `received` was told, in order. */
+  readonly receivedBytes: number[] = []
   closed = false
   readonly #completion: Completion
   #pending: (() => void)[] = []
@@ -101,6 +103,11 @@ export class FakeSession implements ExportSession {
     const reserved = new Uint8Array(length + 16).subarray(8, 8 + length)
     this.reserved.add(reserved)
     return reserved
+  }
+
+  received(reserved: Uint8Array, bytes: number): void {
+    if (!this.reserved.has(reserved)) throw new Error('not a reserved buffer')
+    this.receivedBytes.push(bytes)
   }
 
   writeReserved(token: number, offset: number, reserved: Uint8Array, fua: boolean): void {

@@ -145,6 +145,8 @@ class MemorySession implements ExportSession {
     return last?.length === length ? last : Buffer.allocUnsafeSlow(length)
   }
 
+  received(): void {}
+
   writeReserved(token: number, offset: number, reserved: Uint8Array, fua: boolean): void {
     this.unreserve(reserved)
     this.write(token, offset, reserved, 0, reserved.length, fua)
