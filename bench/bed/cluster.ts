@@ -6,6 +6,8 @@ import { type Host, type Running, until } from './host.ts'
 /** Of a checkout, seen from its root. */
 export const PROGRAM_PATH = 'packages/cli/bin/holdfast.js'
 const PROGRAM = new URL(`../../${PROGRAM_PATH}`, import.meta.url).pathname
+/** As deploy/systemd/holdfast.service starts a node. */
+const RUNTIME_OPTIONS = ['--use-largepages=silent']
 /** Longer than the default, so that a node on a crowded machine keeps its lease. */
 const LEASE_TTL_SECONDS = '30'
 
@@ -59,7 +61,7 @@ export async function startNode(
   const own = ['--name', name, '--data-dir', host.path(name), '--coordinator', coordinator]
   const addresses = ['--nbd', '127.0.0.1:0', '--api', '127.0.0.1:0', '--peer', '127.0.0.1:0']
   const rest = ['--nbd-socket', socket, '--lease-ttl', LEASE_TTL_SECONDS, '--log-level', 'warn']
-  const running = host.run(process.execPath, [program, 'node', ...own, ...addresses, ...rest], { env })
+  const running = host.run(process.execPath, [...RUNTIME_OPTIONS, program, 'node', ...own, ...addresses, ...rest], { env })
   await until(`node ${name}`, () => /^ready .*api=/m.test(running.stdout), running)
   const api = new ApiClient({ url: `http://${/^ready .*api=(\S+)/m.exec(running.stdout)?.[1]}` })
   return { name, socket, process: running, api }

@@ -67,14 +67,28 @@ describe('the dashboard and the alert rules', () => {
   })
 })
 
+/** What the unit gives to Node.js itself. */
+function runtimeOptions(): string[] {
+  const words = /^ExecStart=(.*)$/m.exec(read('deploy/systemd/holdfast.service'))?.[1]?.split(' ') ?? []
+  return words.slice(1, words.findIndex((word) => word.endsWith('holdfast.js')))
+}
+
 describe('the settings', () => {
   it.each(['deploy/systemd/node.yaml', 'deploy/compose-node.yaml'])('%s are ones that a node takes', (path) => {
     const bad = join(folder, 'bad.yaml')
     // Everything is read before the first thing that is wrong is said: a name that no node can have.
     writeFileSync(bad, `${read(path)}\nname: ".."\n`)
     const program = join(ROOT, 'packages/cli/bin/holdfast.js')
-    const run = (): unknown => execFileSync(process.execPath, [program, 'node', '--config', bad], { stdio: 'pipe' })
+    const run = (): unknown => execFileSync(process.execPath, [...runtimeOptions(), program, 'node', '--config', bad], { stdio: 'pipe' })
     expect(run).toThrow(/name .*must be 1 to 63|name must/)
+  })
+
+  it('of the runtime are the same however a node is started', () => {
+    const options = runtimeOptions()
+    expect(options).toEqual(['--use-largepages=silent'])
+    for (const path of ['Dockerfile', 'scripts/start.mjs', 'bench/bed/cluster.ts']) {
+      for (const option of options) expect(read(path), path).toMatch(new RegExp(`['"]${option}['"]`))
+    }
   })
 })
 
