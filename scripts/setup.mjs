@@ -134,8 +134,10 @@ function installDebianPackages() {
   process.stderr.write(`setup: installing ${list}\n`)
   // The run level keeps Debian's scripts from starting what they install.
   const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive', RUNLEVEL: '1' }
-  run('apt-get', ['update', '-qq'], { env })
-  run('apt-get', ['install', '-y', '-qq', '--no-install-recommends', ...new Set(missing)], { env })
+  // On a machine that has just started, something else may be installing too.
+  const patience = ['-o', 'DPkg::Lock::Timeout=300']
+  run('apt-get', ['update', '-qq', ...patience], { env })
+  run('apt-get', ['install', '-y', '-qq', '--no-install-recommends', ...patience, ...new Set(missing)], { env })
 }
 
 checkNode()
