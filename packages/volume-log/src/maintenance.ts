@@ -48,7 +48,7 @@ export class Maintenance {
     this.#lookScheduled = false
     const core = this.#core
     if (!core.usable || core.truncating || this.#checkpoints.busy || this.#flusher.busy) return
-    if (dueCheckpoint(core, this.#patient) === 'soft') this.#checkpoints.writeSoft()
+    if (dueCheckpoint(core, this.#patient, false) === 'soft') this.#checkpoints.writeSoft()
   }
 
   round(takeStep: () => boolean): void {
@@ -57,7 +57,7 @@ export class Maintenance {
     freeDeadSegments(core)
     this.#countRound()
     if (!this.#checkpoints.busy) {
-      const due = dueCheckpoint(core, this.#patient)
+      const due = dueCheckpoint(core, this.#patient, this.#quietRounds > 0)
       if (due === 'durable') this.#checkpoints.write(() => undefined)
       else if (due === 'soft' && !this.#flusher.busy) this.#checkpoints.writeSoft()
     }
@@ -67,9 +67,14 @@ export class Maintenance {
     this.#rest(takeStep)
   }
 
-  /** A log at rest does not age: its next stream is no older than itself. */
+  /**
+   * Rounds in a row without an append, and rounds since the newest durable checkpoint. A log at rest does not age: its
+   * next stream is no older than itself.
+   */
   #countRound(): void {
-    const { lastCheckpoint, committedLsn, flushes } = this.#core
+    const { lastCheckpoint, committedLsn, appendedLsn, flushes } = this.#core
+    this.#quietRounds = appendedLsn === this.#lastAppended ? this.#quietRounds + 1 : 0
+    this.#lastAppended = appendedLsn
     const newest = lastCheckpoint?.lsn ?? 0
     if (newest === this.#roundsOf && newest < committedLsn) this.#rounds++
     else {
@@ -93,11 +98,10 @@ export class Maintenance {
 
   /** Nothing was appended for long, or other volumes may want the space. */
   #trimSpares(): void {
-    const { segments, appendedLsn, settings } = this.#core
-    const quietFor = appendedLsn === this.#lastAppended ? this.#quietRounds : 0
-    if (quietFor === settings.idleRounds * TRIM_FACTOR) this.#room.trimAhead()
+    const { segments, settings } = this.#core
+    if (this.#quietRounds === settings.idleRounds * TRIM_FACTOR) this.#room.trimAhead()
     if (!segments.hasExcessSpares) return
-    if (quietFor >= settings.idleRounds * TRIM_FACTOR || !segments.hasRoom(false)) segments.trimSpares()
+    if (this.#quietRounds >= settings.idleRounds * TRIM_FACTOR || !segments.hasRoom(false)) segments.trimSpares()
   }
 
   /** Recovery tells a torn tail from damage by it, and need not check payloads below. */
@@ -116,12 +120,6 @@ export class Maintenance {
   #rest(takeStep: () => boolean): void {
     const core = this.#core
     const meta = core.meta.value
-    if (core.appendedLsn !== this.#lastAppended) {
-      this.#lastAppended = core.appendedLsn
-      this.#quietRounds = 0
-      return
-    }
-    this.#quietRounds++
     const due = this.#quietRounds >= core.settings.idleRounds * REST_FACTOR
     if (!due || meta.clean || core.state !== 'ok' || this.#checkpoints.busy || this.#flusher.busy) return
     // Somebody is about to append: the mark would stand over it.
@@ -152,8 +150,11 @@ interface Dead {
   readonly replayBytes: number
 }
 
-/** Which checkpoint is due: enough new log since the last one, or enough dead segments that it frees. */
-export function dueCheckpoint(core: LogCore, patient: boolean): 'durable' | 'soft' | undefined {
+/**
+ * Which checkpoint is due: enough new log since the last one, or enough dead segments that it frees. `quiet`: nothing is
+ * appended just now, so a durable one holds nobody up, and the next burst finds segments whose pages are still cached.
+ */
+export function dueCheckpoint(core: LogCore, patient: boolean, quiet: boolean): 'durable' | 'soft' | undefined {
   const { settings, segments, geometry, committedLsn, lastCheckpoint: last, softLsn } = core
   const newBytes = (committedLsn - (last?.lsn ?? 0)) * BLOCK_BYTES
   if (newBytes === 0) return undefined
@@ -164,6 +165,7 @@ export function dueCheckpoint(core: LogCore, patient: boolean): 'durable' | 'sof
   if (!allowed || !patient || replayBytes >= Math.max(settings.softBytesMax, bytesMin)) {
     if (newBytes >= bytesMin || (all >= settings.deadSegmentsMax && worth(all))) return 'durable'
   }
+  if (quiet && all - soft >= settings.deadSegmentsMax && worth(all)) return 'durable'
   const hardBytes = (all - soft) * geometry.segmentBytes
   if (hardBytes >= settings.softBytesMax && all >= settings.deadSegmentsMax && worth(all)) {
     // The disk is asked last: it costs a system call.

@@ -314,3 +314,42 @@ describe('soft checkpoints', () => {
     expect(spares()).toEqual([])
   })
 })
+
+describe('a pause between two bursts', () => {
+  const burst = (h: Harness): void => {
+    overwrite(h, 2)
+    h.flush()
+  }
+
+  it('frees what only a durable checkpoint frees, for the next burst to write over', () => {
+    const h = prepared({ settings: { softDeadSegmentsMin: 1000, deadSegmentsMax: 4, idleRounds: 100 } })
+    const before = checkpoints(h)
+    burst(h)
+    // While it is written to, dead segments are no reason yet.
+    for (let i = 0; i < 5; i++) {
+      h.write([i, 3])
+      h.commit()
+      h.upkeep(1)
+    }
+    expect(checkpoints(h)).toEqual(before)
+    const { segmentCount } = h.log
+    h.upkeep(1)
+    expect(checkpoints(h)).not.toEqual(before)
+    expect(h.log.segmentCount).toBeLessThanOrEqual(segmentCount - 4)
+    h.upkeep(5)
+    expect(checkpoints(h)).toHaveLength(1)
+  })
+
+  it('is no reason to write anything to the disk when little would come free, or what soft ones free anyway', () => {
+    const few = prepared({ settings: { softDeadSegmentsMin: 1000, deadSegmentsMax: 40, idleRounds: 100 } })
+    const [first] = checkpoints(few)
+    burst(few)
+    few.upkeep(5)
+    expect(checkpoints(few)).toEqual([first])
+    const soft = prepared({ settings: { softDeadSegmentsMin: 20, deadSegmentsMax: 4, idleRounds: 100 } })
+    const [second] = checkpoints(soft)
+    overwrite(soft, 2, 70)
+    soft.upkeep(5)
+    expect(checkpoints(soft)).toEqual([second])
+  })
+})

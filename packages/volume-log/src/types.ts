@@ -43,7 +43,7 @@ export const defaultSettings: LogSettings = {
   reserveBytes: 256 * 1024 * 1024,
   checkpointBytesMin: 256 * 1024 * 1024,
   spareFilesMax: 8,
-  spareBytesMax: 1024 * 1024 * 1024,
+  spareBytesMax: 1280 * 1024 * 1024,
   compactionSlackSegments: 4,
   deadSegmentsMax: 8,
   softDeadSegmentsMin: 8,
