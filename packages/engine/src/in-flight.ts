@@ -1,4 +1,5 @@
 /** Batches that are sealed and not yet committed, with the requests that wait for them. */
+import { empty } from '@holdfast/base'
 import type { Lsn } from '@holdfast/base'
 import type { PieceSink } from '@holdfast/frontend'
 import type { Batch } from '@holdfast/volume-log'
@@ -40,8 +41,8 @@ export class BatchRequests {
   clear(): void {
     this.count = 0
     this.anyFua = false
-    this.sinks.length = 0
-    this.originals.clear()
+    empty(this.sinks)
+    if (this.originals.size > 0) this.originals.clear()
   }
 }
 
@@ -79,7 +80,7 @@ export class InFlight {
     if (entry === undefined) return undefined
     this.#entries[this.#head++] = undefined
     if (this.#head === this.#entries.length) {
-      this.#entries.length = 0
+      empty(this.#entries)
       this.#head = 0
     } else if (this.#head > 1024) {
       this.#entries.splice(0, this.#head)

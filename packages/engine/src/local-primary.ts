@@ -804,14 +804,14 @@ export class LocalPrimary implements VolumeTarget, FeedOwner, RelocationHost {
     if (this.#turnScheduled) return
     this.#turnScheduled = true
     this.#wake()
-    this.#context.scheduler.soon(() => this.#endTurn())
+    this.#context.scheduler.soon(this.#endTurn)
   }
 
-  #endTurn(): void {
+  readonly #endTurn = (): void => {
     this.#turnScheduled = false
     if (this.#closed) return
     this.#sealTurnBatch()
-    for (const { sink, seq, error } of this.#failures.splice(0)) sink.pieceDone(seq, error)
+    if (this.#failures.length > 0) for (const { sink, seq, error } of this.#failures.splice(0)) sink.pieceDone(seq, error)
     this.#answerLateWaiters()
     this.#flushes.run()
   }

@@ -109,16 +109,21 @@ export function compressed(payload: Uint8Array): Buffer | undefined {
   return smaller.length < payload.length * 0.8 ? smaller : undefined
 }
 
-/** Throws WireError for what is no frame. */
-export function decodeFrame(fragments: readonly Buffer[]): Frame {
-  const [head, ...payload] = fragments
+/** Takes the list over: what is left of it is the payload. Throws WireError for what is no frame. */
+export function decodeFrame(fragments: Buffer[]): Frame {
+  const head = fragments.shift()
   if (head === undefined || head.length < FRAME_HEAD_BYTES) throw new WireError('a frame is too short')
   const headerEnd = FRAME_HEAD_BYTES + head.readUInt32LE(1)
   if (headerEnd > head.length) throw new WireError('a header is longer than its frame')
   const header = head.subarray(FRAME_HEAD_BYTES, headerEnd)
-  if ((head[0] ?? 0) !== FLAG_LZ4) return { header, payload: payload.filter((part) => part.length > 0) }
+  if ((head[0] ?? 0) !== FLAG_LZ4) return { header, payload: withoutEmpty(fragments) }
   if (head.length < headerEnd + RAW_LENGTH_BYTES) throw new WireError('a frame lacks its raw length')
   const rawBytes = head.readUInt32LE(headerEnd)
   if (rawBytes > FRAME_BYTES_MAX) throw new WireError('a frame is too large')
-  return { header, payload: [decompress(Buffer.concat(payload), rawBytes)] }
+  return { header, payload: [decompress(Buffer.concat(fragments), rawBytes)] }
+}
+
+function withoutEmpty(parts: Buffer[]): Buffer[] {
+  for (const part of parts) if (part.length === 0) return parts.filter(({ length }) => length > 0)
+  return parts
 }

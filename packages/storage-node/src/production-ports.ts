@@ -32,24 +32,38 @@ export function clockOfThread(origin: number): Clock {
   return { now: () => instant(performance.now() + shift), wallMs: () => Date.now() }
 }
 
+type Task = () => void
+
 /**
  * `soon` collects tasks and runs them right after the code that asked, before any later event: writes that came in
  * one piece of input make one append. Not `setImmediate`: a whole round of the event loop per write halves the rate at
  * depth 1.
  */
 export function createScheduler(): Scheduler {
-  let queue: (() => void)[] = []
+  // Two lists that take turns and keep their size: a turn of the event loop leaves no garbage by this.
+  let queue: (Task | undefined)[] = []
+  let queued = 0
+  let other: (Task | undefined)[] = []
   const drain = (): void => {
     const tasks = queue
-    queue = []
+    const count = queued
+    queue = other
+    other = tasks
+    queued = 0
     let next = 0
     try {
-      while (next < tasks.length) tasks[next++]?.()
+      while (next < count) {
+        const task = tasks[next]
+        tasks[next++] = undefined
+        task?.()
+      }
     } finally {
       // Only after a throw: what had been asked for still happens, should the process live on.
-      if (next < tasks.length) {
-        if (queue.length === 0) setImmediate(drain)
-        queue.unshift(...tasks.slice(next))
+      if (next < count) {
+        if (queued === 0) setImmediate(drain)
+        queue = [...tasks.slice(next, count), ...queue.slice(0, queued)]
+        queued = queue.length
+        tasks.length = 0
       }
     }
   }
@@ -59,7 +73,8 @@ export function createScheduler(): Scheduler {
       return () => clearTimeout(timer)
     },
     soon(task) {
-      if (queue.push(task) === 1) process.nextTick(drain)
+      queue[queued++] = task
+      if (queued === 1) process.nextTick(drain)
     },
   }
 }

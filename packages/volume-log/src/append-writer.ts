@@ -2,7 +2,7 @@
  * Writes sealed or received batches at their places and moves writtenLsn in order, also when the disk
  * answers out of order. One reused object per write under way; no closure per batch.
  */
-import { assert, BLOCK_BYTES, lsn } from '@holdfast/base'
+import { assert, BLOCK_BYTES, empty, lsn } from '@holdfast/base'
 import type { DiskDone, DiskError, Lsn } from '@holdfast/base'
 import type { Batch } from './batch.ts'
 import type { LogCore } from './log-core.ts'
@@ -13,7 +13,7 @@ import type { AppendDone } from './types.ts'
 export interface WritePart {
   readonly segment: number
   readonly index: number
-  readonly buffers: Uint8Array[]
+  buffers: Uint8Array[]
 }
 
 class InFlight {
@@ -159,9 +159,9 @@ export class AppendWriter {
       if (index >= 0) this.unwritten.splice(index, 1)
       flight.batch.release()
     }
-    flight.segments.length = 0
-    flight.padBuffers.length = 0
-    flight.buffers.length = 0
+    empty(flight.segments)
+    empty(flight.padBuffers)
+    empty(flight.buffers)
     flight.batch = undefined
     flight.done = undefined
     flight.error = undefined

@@ -39,6 +39,7 @@ export class Batch {
   /** Words of the header that hold something, to be cleared when the buffer is used again. */
   #dirtyWords = 0
   #bytes: Uint8Array | undefined
+  #lastBytes: Uint8Array | undefined
   /** Where `bytes` begins in the log: that of the pad in front if there is one. Set by `seal`. */
   lsn: Lsn = 0 as Lsn
   /** Position of the batch's own header. */
@@ -181,7 +182,12 @@ export class Batch {
     this.headerLsn = headerLsn
     this.endLsn = (headerLsn + 1 + this.#payloadBlocks) as Lsn
     this.#dirtyWords = RECORDS_WORD + this.#recordCount * RECORD_WORDS + this.#payloadBlocks
-    this.#bytes = this.buffer.subarray(start, PAYLOAD_OFFSET + this.#payloadBlocks * BLOCK_BYTES)
+    const end = PAYLOAD_OFFSET + this.#payloadBlocks * BLOCK_BYTES
+    // Batches of one block follow one another: the view of the last one is as good.
+    const last = this.#lastBytes
+    const fits = last !== undefined && last.length === end - start && last.byteOffset === this.buffer.byteOffset + start
+    this.#bytes = fits ? last : this.buffer.subarray(start, end)
+    this.#lastBytes = this.#bytes
   }
 
   /** For the pool: empty again, with one reference. */

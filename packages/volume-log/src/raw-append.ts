@@ -2,7 +2,7 @@
  * The secondary's append: raw batches from a peer are checked completely before a byte of them is
  * written, then written in order. Where segments are missing the batches wait for them.
  */
-import { BLOCK_BYTES, lsn } from '@holdfast/base'
+import { BLOCK_BYTES, empty, lsn } from '@holdfast/base'
 import type { DiskError, Lsn } from '@holdfast/base'
 import type { AppendWriter, WritePart } from './append-writer.ts'
 import { HeaderView } from './header-codec.ts'
@@ -11,15 +11,26 @@ import type { LogCore } from './log-core.ts'
 import type { Room } from './room.ts'
 import type { AppendRefusal, RawAppendDone } from './types.ts'
 
+/** Of 16 MiB of payload. */
+const CRC_WORDS = 4096
+
+const NONE: Uint8Array[] = []
+
 interface Job {
   readonly startLsn: Lsn
   readonly endLsn: Lsn
   readonly parts: readonly WritePart[]
-  /** Payload checksums of all batches, and for each batch: LSN of its payload, count. */
+  /** Payload checksums of all batches, from one word on, and for each batch: LSN of its payload, count. */
   readonly crcs: Uint32Array
+  readonly crcsFrom: number
   readonly places: readonly number[]
   readonly useReserve: boolean
   readonly done: RawAppendDone
+}
+
+interface Finished {
+  readonly done: RawAppendDone
+  readonly error: DiskError | AppendRefusal | undefined
 }
 
 /** Walks a list of byte pieces as if they were one. */
@@ -62,6 +73,9 @@ class Cursor {
 
 /** The pieces of a byte range of the list. */
 function slice(chunks: readonly Uint8Array[], from: number, to: number): Uint8Array[] {
+  const [only] = chunks
+  // What a peer sends is one piece as a rule, and one batch.
+  if (chunks.length === 1 && only !== undefined) return [to - from === only.length ? only : only.subarray(from, to)]
   const pieces: Uint8Array[] = []
   let start = 0
   for (const chunk of chunks) {
@@ -73,13 +87,40 @@ function slice(chunks: readonly Uint8Array[], from: number, to: number): Uint8Ar
   return pieces
 }
 
+/**
+ * Room for checksums of batches that are checked and not written yet. One array for many of them: each of its own would be
+ * memory outside of the engine's heap, and its collector takes longer for a thousand of these than for all else.
+ */
+class CrcRoom {
+  words = new Uint32Array(CRC_WORDS)
+  #used = 0
+
+  /** Where the next `count` words of `words` begin, which is another array when this one is full. */
+  take(count: number): number {
+    if (this.#used + count > this.words.length) {
+      this.words = new Uint32Array(Math.max(CRC_WORDS, count))
+      this.#used = 0
+    }
+    this.#used += count
+    return this.#used - count
+  }
+
+  /** Nobody needs what is in it any more. */
+  clear(): void {
+    this.#used = 0
+  }
+}
+
 export class RawAppender {
   readonly #core: LogCore
   readonly #room: Room
   readonly #writer: AppendWriter
   readonly #header: HeaderView
   readonly #queue: Job[] = []
-  #finished: { done: RawAppendDone; error: DiskError | AppendRefusal | undefined }[] = []
+  readonly #crcRoom = new CrcRoom()
+  #finished: Finished[] = []
+  /** The other one of two lists that take turns. */
+  #announced: Finished[] = []
 
   constructor(core: LogCore, room: Room, writer: AppendWriter) {
     this.#core = core
@@ -115,6 +156,7 @@ export class RawAppender {
       this.#queue.shift()
       this.#write(job)
     }
+    this.#crcRoom.clear()
   }
 
   #roomFor(job: Job): 'ready' | 'opening' | 'no-space' {
@@ -127,12 +169,14 @@ export class RawAppender {
 
   #write(job: Job): void {
     const { segments, geometry } = this.#core
-    let from = 0
-    for (let i = 0; i < job.places.length; i += 2) {
-      const position = job.places[i] ?? 0
-      const count = job.places[i + 1] ?? 0
+    const { crcs, places } = job
+    let from = job.crcsFrom
+    for (let i = 0; i < places.length; i += 2) {
+      const position = places[i] ?? 0
+      const count = places[i + 1] ?? 0
       const table = segments.get(geometry.segmentOf(position))?.crcs
-      table?.set(job.crcs.subarray(from, from + count), geometry.indexOf(position))
+      const index = geometry.indexOf(position)
+      if (table !== undefined) for (let at = 0; at < count; at++) table[index + at] = crcs[from + at] ?? 0
       from += count
     }
     const finish = (error: DiskError | undefined): void => {
@@ -172,10 +216,11 @@ export class RawAppender {
     const cursor = new Cursor(payload)
     if (cursor.length === 0 || cursor.length % BLOCK_BYTES !== 0) return 'bad-header'
     const header = this.#header
-    const crcs = new Uint32Array(cursor.length / BLOCK_BYTES)
-    const places: number[] = []
-    const parts: WritePart[] = []
-    let crcCount = 0
+    const crcsFrom = this.#crcRoom.take(cursor.length / BLOCK_BYTES)
+    const crcs = this.#crcRoom.words
+    let places: number[] | undefined
+    let parts: WritePart[] | undefined
+    let crcIndex = crcsFrom
     let partStart = 0
     let useReserve = true
     while (cursor.left > 0) {
@@ -183,22 +228,28 @@ export class RawAppender {
       const refusal = this.#takeHeader(cursor)
       if (refusal !== undefined) return refusal
       if (header.payloadBlocks * BLOCK_BYTES > cursor.left) return 'bad-header'
-      if (!this.#takePayload(cursor, crcs, crcCount)) return 'bad-payload'
+      if (!this.#takePayload(cursor, crcs, crcIndex)) return 'bad-payload'
       useReserve &&= onlyFreesSpace(header)
-      places.push(header.lsn + 1, header.payloadBlocks)
-      crcCount += header.payloadBlocks
+      // Lists of the size that is wanted as a rule: one that is pushed to begins with room for seventeen.
+      if (places === undefined) places = [header.lsn + 1, header.payloadBlocks]
+      else places.push(header.lsn + 1, header.payloadBlocks)
+      crcIndex += header.payloadBlocks
       const segment = geometry.segmentOf(header.lsn)
-      const last = parts.at(-1)
+      const last: WritePart | undefined = parts?.at(-1)
       if (last?.segment !== segment) {
-        last?.buffers.push(...slice(payload, partStart, at))
+        if (last !== undefined) last.buffers = slice(payload, partStart, at)
         partStart = at
-        parts.push({ segment, index: geometry.indexOf(header.lsn), buffers: [] })
+        const part = { segment, index: geometry.indexOf(header.lsn), buffers: NONE }
+        if (parts === undefined) parts = [part]
+        else parts.push(part)
       }
       core.noteHeader(header)
     }
-    parts.at(-1)?.buffers.push(...slice(payload, partStart, cursor.length))
+    if (places === undefined || parts === undefined) return 'bad-header'
+    const last = parts[parts.length - 1]
+    if (last !== undefined) last.buffers = slice(payload, partStart, cursor.length)
     const endLsn = core.appendedLsn
-    return { startLsn: start, endLsn, parts, crcs, places, useReserve, done }
+    return { startLsn: start, endLsn, parts, crcs, crcsFrom, places, useReserve, done }
   }
 
   #takeHeader(cursor: Cursor): AppendRefusal['reason'] | undefined {
@@ -259,7 +310,9 @@ export class RawAppender {
 
   readonly #announce = (): void => {
     const finished = this.#finished
-    this.#finished = []
+    this.#finished = this.#announced
+    this.#announced = finished
     for (const { done, error } of finished) done(error)
+    empty(finished)
   }
 }

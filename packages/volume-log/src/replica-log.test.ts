@@ -169,6 +169,25 @@ describe('secondary', () => {
     expect(secondary.log.lastHeaderCrc).toBe(primary.log.lastHeaderCrc)
   })
 
+  it('keeps the checksums of all batches that wait for a segment, however many', () => {
+    const options = { segmentBlocks: 8192, sizeBlocks: 5000, crcBytes: 1 << 24 }
+    const primary = new Harness({ ...options, seed: 3 }).open()
+    const secondary = new Harness({ ...options, seed: 4 }).open()
+    const answers: unknown[] = []
+    const batches = 160
+    for (let i = 0; i < batches; i++) {
+      const fills = Array.from({ length: 31 }, (_, block) => (i * 31 + block) % 251)
+      const { lsn: start, bytes } = primary.write([i * 31, ...fills])
+      secondary.log.appendRaw([bytes], start, (error) => answers.push(error))
+    }
+    expect(answers).toEqual([])
+    secondary.scheduler.run(() => answers.length === batches)
+    expect(answers.every((error) => error === undefined)).toBe(true)
+    secondary.commit()
+    // A block whose checksum is not the table's would not be read.
+    for (let block = 0; block < batches * 31; block++) expect(secondary.fill(block)).toBe(block % 251)
+  })
+
   it('refuses gaps, flipped bits and other histories before anything is written', () => {
     const primary = new Harness({ seed: 3 }).open()
     const secondary = new Harness({ seed: 4 }).open()
