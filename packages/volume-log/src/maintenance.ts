@@ -58,7 +58,8 @@ export class Maintenance {
     this.#countRound()
     if (!this.#checkpoints.busy) {
       const due = dueCheckpoint(core, this.#patient, this.#quietRounds > 0)
-      if (due === 'durable') this.#checkpoints.write(() => undefined)
+      // Volumes that pause together are not to flush all at once.
+      if (due === 'durable' || (due === 'pause' && takeStep())) this.#checkpoints.write(() => undefined)
       else if (due === 'soft' && !this.#flusher.busy) this.#checkpoints.writeSoft()
     }
     this.#noteDurable()
@@ -151,10 +152,11 @@ interface Dead {
 }
 
 /**
- * Which checkpoint is due: enough new log since the last one, or enough dead segments that it frees. `quiet`: nothing is
- * appended just now, so a durable one holds nobody up, and the next burst finds segments whose pages are still cached.
+ * Which checkpoint is due: enough new log since the last one, or enough dead segments that it frees. `pause`: a durable
+ * one, since it is `quiet`. Nothing is appended just now, so it holds nobody up, and the next burst finds segments whose
+ * pages are still cached.
  */
-export function dueCheckpoint(core: LogCore, patient: boolean, quiet: boolean): 'durable' | 'soft' | undefined {
+export function dueCheckpoint(core: LogCore, patient: boolean, quiet: boolean): 'durable' | 'pause' | 'soft' | undefined {
   const { settings, segments, geometry, committedLsn, lastCheckpoint: last, softLsn } = core
   const newBytes = (committedLsn - (last?.lsn ?? 0)) * BLOCK_BYTES
   if (newBytes === 0) return undefined
@@ -165,7 +167,6 @@ export function dueCheckpoint(core: LogCore, patient: boolean, quiet: boolean): 
   if (!allowed || !patient || replayBytes >= Math.max(settings.softBytesMax, bytesMin)) {
     if (newBytes >= bytesMin || (all >= settings.deadSegmentsMax && worth(all))) return 'durable'
   }
-  if (quiet && all - soft >= settings.deadSegmentsMax && worth(all)) return 'durable'
   const hardBytes = (all - soft) * geometry.segmentBytes
   if (hardBytes >= settings.softBytesMax && all >= settings.deadSegmentsMax && worth(all)) {
     // The disk is asked last: it costs a system call.
@@ -174,6 +175,7 @@ export function dueCheckpoint(core: LogCore, patient: boolean, quiet: boolean): 
   // Space that is wanted is worth a checkpoint.
   if (all > 0 && !segments.hasSpare && !segments.hasRoom(false)) return 'durable'
   if (!allowed) return undefined
+  if (quiet && all - soft >= settings.deadSegmentsMax && worth(all)) return 'pause'
   if (soft >= settings.softDeadSegmentsMin && worth(soft)) return segments.hasRoom(false) ? 'soft' : 'durable'
   // Recovery from the end of the process alone stays short.
   return (committedLsn - Math.max(last.lsn, softLsn)) * BLOCK_BYTES >= bytesMin ? 'soft' : undefined

@@ -333,6 +333,10 @@ describe('a pause between two bursts', () => {
     }
     expect(checkpoints(h)).toEqual(before)
     const { segmentCount } = h.log
+    // Others pause, too, and it is not this one's turn.
+    h.log.maintenance(() => false)
+    h.scheduler.run()
+    expect(checkpoints(h)).toEqual(before)
     h.upkeep(1)
     expect(checkpoints(h)).not.toEqual(before)
     expect(h.log.segmentCount).toBeLessThanOrEqual(segmentCount - 4)
