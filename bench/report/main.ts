@@ -20,6 +20,8 @@ interface Facts {
 }
 interface DatabaseFile extends Facts, charts.Databases {
   readonly settings: { readonly rounds: number; readonly seconds: number; readonly scale: number }
+  /** Why, by target. */
+  readonly failed: Readonly<Record<string, string>>
   readonly table: report.Table
 }
 interface GrowthFile extends Facts {
@@ -89,7 +91,8 @@ function putAwake(results: Results): void {
 function putDatabases(file: DatabaseFile): void {
   const { settings, table } = file
   const how = `${rounds(settings.rounds)} of ${settings.seconds} s, pgbench scale ${settings.scale}`
-  put('databases', `${facts(file)}: ${how}.\n\n${report.markdown(table)}`)
+  const left = Object.keys(file.failed).map((name) => ` ${name} failed in between and was left out from then on.`)
+  put('databases', `${facts(file)}: ${how}.${left.join('')}\n\n${report.markdown(table)}`)
   plot('databases', charts.databaseChart(file))
 }
 

@@ -89,25 +89,38 @@ async function prepare(host: Host, programs: string): Promise<Place[]> {
   return places
 }
 
-async function measure(host: Host, places: readonly Place[]): Promise<DatabaseSample[]> {
+/** What could not be measured to its end, and why: left out of all that follows. */
+type Failed = Map<string, string>
+
+async function measure(host: Host, places: readonly Place[], failed: Failed): Promise<DatabaseSample[]> {
   const samples: DatabaseSample[] = []
-  const add = (sample: DatabaseSample): void => {
-    samples.push(sample)
-    const tps = Math.round(sample.transactionsPerSecond)
-    say(`round ${sample.round + 1}: ${sample.row}: ${sample.target}: ${tps} transactions/s`)
+  const attempt = async (
+    round: number,
+    row: string,
+    { name }: Place,
+    body: () => Promise<Omit<DatabaseSample, 'round' | 'row' | 'target'>>,
+  ): Promise<void> => {
+    if (failed.has(name)) return
+    await host.do('sync', [])
+    const where = `round ${round + 1}: ${row}: ${name}`
+    try {
+      const sample = { round, row, target: name, ...(await body()) }
+      samples.push(sample)
+      say(`${where}: ${Math.round(sample.transactionsPerSecond)} transactions/s`)
+    } catch (error) {
+      failed.set(name, `${where}: ${error instanceof Error ? error.message : String(error)}`)
+      say(`${name} is left out from now on: ${failed.get(name)}`)
+    }
   }
   for (let round = 0; round < Number(values.rounds); round++) {
     for (const { row, args } of PGBENCH_ROWS) {
-      for (const { name, postgres } of rotated(places, round)) {
-        await host.do('sync', [])
-        await postgres.running(async () => {
-          add({ round, row, target: name, ...(await postgres.pgbench(args, Number(values.seconds))) })
-        })
+      for (const place of rotated(places, round)) {
+        const { postgres } = place
+        await attempt(round, row, place, () => postgres.running(() => postgres.pgbench(args, Number(values.seconds))))
       }
     }
-    for (const { name, folder } of rotated(places, round)) {
-      await host.do('sync', [])
-      add({ round, row: SQLITE_ROW, target: name, transactionsPerSecond: await sqlite(host, folder) })
+    for (const place of rotated(places, round)) {
+      await attempt(round, SQLITE_ROW, place, async () => ({ transactionsPerSecond: await sqlite(host, place.folder) }))
     }
   }
   return samples
@@ -115,22 +128,31 @@ async function measure(host: Host, places: readonly Place[]): Promise<DatabaseSa
 
 function tableOf(samples: readonly DatabaseSample[], names: readonly string[]): Table {
   const rows = [...new Set(samples.map(({ row }) => row))]
-  const of = (row: string, target: string): number[] =>
-    samples
-      .filter((sample) => sample.row === row && sample.target === target)
-      .map((sample) => sample.transactionsPerSecond)
+  const of = (row: string, target: string): Map<number, number> => {
+    const those = samples.filter((sample) => sample.row === row && sample.target === target)
+    return new Map(those.map(({ round, transactionsPerSecond }) => [round, transactionsPerSecond]))
+  }
   const ours = 'holdfast-2'
   const others = names.includes(ours) ? names.filter((name) => name !== ours) : []
+  const rate = (row: string, target: string): string => {
+    const rates = [...of(row, target).values()]
+    return rates.length === 0 ? '–' : figure(median(rates))
+  }
+  /** Of the rounds that both have. */
+  const over = (row: string, target: string): string => {
+    const [mine, theirs] = [of(row, ours), of(row, target)]
+    const rounds = [...mine.keys()].filter((round) => theirs.has(round))
+    const pick = (rates: Map<number, number>): number[] => rounds.map((round) => rates.get(round) ?? Number.NaN)
+    const spread = ratio(pick(mine), pick(theirs))
+    if (spread === undefined) return '–'
+    return `${spread.median.toFixed(2)} (${spread.min.toFixed(2)}–${spread.max.toFixed(2)})`
+  }
   return [
     ['transactions/s', ...names, ...others.map((name) => `${ours} ÷ ${name}`)],
     ...rows.map((row) => [
       row,
-      ...names.map((name) => figure(median(of(row, name)))),
-      ...others.map((name) => {
-        const spread = ratio(of(row, ours), of(row, name))
-        if (spread === undefined) return '–'
-        return `${spread.median.toFixed(2)} (${spread.min.toFixed(2)}–${spread.max.toFixed(2)})`
-      }),
+      ...names.map((name) => rate(row, name)),
+      ...others.map((name) => over(row, name)),
     ]),
   ]
 }
@@ -145,7 +167,8 @@ await withHost(async (host) => {
   // PostgreSQL's own user has to get at its folders.
   chmodSync(host.folder, 0o755)
   const places = await prepare(host, programs)
-  const samples = await measure(host, places)
+  const failed: Failed = new Map()
+  const samples = await measure(host, places, failed)
   const settings = { rounds: Number(values.rounds), seconds: Number(values.seconds), scale: Number(values.scale) }
   const time = new Date().toISOString().replaceAll(':', '-')
   const out = values.out ?? new URL(`../results/${time}`, import.meta.url).pathname
@@ -153,7 +176,9 @@ await withHost(async (host) => {
   const names = places.map(({ name }) => name)
   const table = tableOf(samples, names)
   const facts = { commit: describeCommit(), takenAt: new Date().toISOString(), machine: describeMachine() }
-  writeFileSync(join(out, 'databases.json'), JSON.stringify({ ...facts, settings, names, samples, table }, null, 1))
+  writeFileSync(join(out, 'databases.json'), JSON.stringify({ ...facts, settings, names, failed: Object.fromEntries(failed), samples, table }, null, 1))
   process.stdout.write(`${markdown(table)}\n`)
+  for (const [name, reason] of failed) say(`${name} was left out: ${reason}`)
   say(`raw results: ${out}`)
+  if (failed.size > 0) process.exitCode = 1
 })

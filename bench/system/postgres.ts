@@ -57,7 +57,7 @@ export class Postgres {
   }
 
   /** Starts the server for as long as `body` takes. Its stop is a checkpoint: nothing is left to be done. */
-  async running(body: () => Promise<void>): Promise<void> {
+  async running<Result>(body: () => Promise<Result>): Promise<Result> {
     const settings = ['listen_addresses=', `unix_socket_directories=${this.#folder}`, 'max_wal_size=512MB']
     const args = ['-D', this.#data, ...settings.flatMap((setting) => ['-c', setting])]
     const server = this.#host.run('setpriv', [...AS_POSTGRES, '--pdeathsig', 'KILL', join(this.#programs, 'postgres'), ...args])
@@ -66,8 +66,11 @@ export class Postgres {
     this.#host.defer(stop)
     const ready = `${this.#folder}/.s.PGSQL.5432`
     await until('PostgreSQL', () => existsSync(ready) && this.#answers(), server)
-    await body()
-    await stop()
+    try {
+      return await body()
+    } finally {
+      await stop()
+    }
   }
 
   /** Whether the server takes connections. */
