@@ -155,7 +155,9 @@ export class TestCluster {
     let last: VolumeObject | undefined
     await waitUntil(`volume ${name} to be healthy`, ms, async () => {
       last = await this.volume(name, via)
-      return last.state === 'healthy'
+      if (last.state === 'healthy') return true
+      const logs = [...this.nodes.values()].map((node) => `${node.name}: ${node.log.slice(-1500)}`)
+      throw new Error([JSON.stringify(last), ...logs].join('\n'))
     })
     return last as VolumeObject
   }
