@@ -11,7 +11,7 @@ import { type FioFigures, overNbd, runFio, timed } from './bed/fio.ts'
 import { withHost } from './bed/host.ts'
 import { options } from './bed/options.ts'
 import { cpuSeconds } from './bed/process-cost.ts'
-import { figure, markdown } from './system/report.ts'
+import { figure, markdown, spread } from './system/report.ts'
 import { chooseRows } from './system/rows.ts'
 import { fill, rotated, warmUp } from './system/runner.ts'
 import { median, ratio } from './system/statistics.ts'
@@ -83,9 +83,8 @@ await withHost(async (host) => {
     const both = (pick: (sample: Sample) => number): string =>
       (['before', 'after'] as const).map((side) => figure(median(series(key, side, pick)))).join(' → ')
     const rates = ratio(series(key, 'after', ({ iops }) => iops), series(key, 'before', ({ iops }) => iops))
-    const spread = rates === undefined ? '–' : `${rates.median.toFixed(2)} (${rates.min.toFixed(2)}–${rates.max.toFixed(2)})`
     const latencies = [both(({ p50Us }) => p50Us), both(({ p99Us }) => p99Us), both(({ p999Us }) => p999Us)]
-    return [title, both(({ iops }) => iops), spread, ...latencies, both(({ serverCpuUs }) => serverCpuUs)]
+    return [title, both(({ iops }) => iops), spread(rates), ...latencies, both(({ serverCpuUs }) => serverCpuUs)]
   })
   const head = ['row', 'requests/s', 'after ÷ before', 'p50 (µs)', 'p99 (µs)', 'p99.9 (µs)', 'CPU per request (µs)']
   process.stdout.write(`${markdown([head, ...table])}\n`)

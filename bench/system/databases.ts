@@ -12,7 +12,7 @@ import { options } from '../bed/options.ts'
 import { describeCommit, describeMachine } from './results.ts'
 import { Postgres, postgresPrograms } from './postgres.ts'
 import { rotated } from './runner.ts'
-import { figure, markdown, type Table } from './report.ts'
+import { figure, markdown, spread, type Table } from './report.ts'
 import { median, ratio } from './statistics.ts'
 import { chooseTargets, missing } from './targets/index.ts'
 
@@ -89,11 +89,15 @@ async function prepare(host: Host, programs: string): Promise<Place[]> {
   return places
 }
 
-/** What could not be measured to its end, and why: left out of all that follows. */
-type Failed = Map<string, string>
+interface Measured {
+  readonly samples: readonly DatabaseSample[]
+  /** Why a target was left out from then on. */
+  readonly failed: ReadonlyMap<string, string>
+}
 
-async function measure(host: Host, places: readonly Place[], failed: Failed): Promise<DatabaseSample[]> {
+async function measure(host: Host, places: readonly Place[]): Promise<Measured> {
   const samples: DatabaseSample[] = []
+  const failed = new Map<string, string>()
   const attempt = async (
     round: number,
     row: string,
@@ -123,7 +127,7 @@ async function measure(host: Host, places: readonly Place[], failed: Failed): Pr
       await attempt(round, SQLITE_ROW, place, async () => ({ transactionsPerSecond: await sqlite(host, place.folder) }))
     }
   }
-  return samples
+  return { samples, failed }
 }
 
 function tableOf(samples: readonly DatabaseSample[], names: readonly string[]): Table {
@@ -134,26 +138,17 @@ function tableOf(samples: readonly DatabaseSample[], names: readonly string[]): 
   }
   const ours = 'holdfast-2'
   const others = names.includes(ours) ? names.filter((name) => name !== ours) : []
-  const rate = (row: string, target: string): string => {
-    const rates = [...of(row, target).values()]
-    return rates.length === 0 ? '–' : figure(median(rates))
-  }
+  const rate = (row: string, target: string): string => figure(median([...of(row, target).values()]))
   /** Of the rounds that both have. */
   const over = (row: string, target: string): string => {
     const [mine, theirs] = [of(row, ours), of(row, target)]
     const rounds = [...mine.keys()].filter((round) => theirs.has(round))
     const pick = (rates: Map<number, number>): number[] => rounds.map((round) => rates.get(round) ?? Number.NaN)
-    const spread = ratio(pick(mine), pick(theirs))
-    if (spread === undefined) return '–'
-    return `${spread.median.toFixed(2)} (${spread.min.toFixed(2)}–${spread.max.toFixed(2)})`
+    return spread(ratio(pick(mine), pick(theirs)))
   }
   return [
     ['transactions/s', ...names, ...others.map((name) => `${ours} ÷ ${name}`)],
-    ...rows.map((row) => [
-      row,
-      ...names.map((name) => rate(row, name)),
-      ...others.map((name) => over(row, name)),
-    ]),
+    ...rows.map((row) => [row, ...names.map((name) => rate(row, name)), ...others.map((name) => over(row, name))]),
   ]
 }
 
@@ -167,8 +162,7 @@ await withHost(async (host) => {
   // PostgreSQL's own user has to get at its folders.
   chmodSync(host.folder, 0o755)
   const places = await prepare(host, programs)
-  const failed: Failed = new Map()
-  const samples = await measure(host, places, failed)
+  const { samples, failed } = await measure(host, places)
   const settings = { rounds: Number(values.rounds), seconds: Number(values.seconds), scale: Number(values.scale) }
   const time = new Date().toISOString().replaceAll(':', '-')
   const out = values.out ?? new URL(`../results/${time}`, import.meta.url).pathname
@@ -176,7 +170,8 @@ await withHost(async (host) => {
   const names = places.map(({ name }) => name)
   const table = tableOf(samples, names)
   const facts = { commit: describeCommit(), takenAt: new Date().toISOString(), machine: describeMachine() }
-  writeFileSync(join(out, 'databases.json'), JSON.stringify({ ...facts, settings, names, failed: Object.fromEntries(failed), samples, table }, null, 1))
+  const file = { ...facts, settings, names, failed: Object.fromEntries(failed), samples, table }
+  writeFileSync(join(out, 'databases.json'), JSON.stringify(file, null, 1))
   process.stdout.write(`${markdown(table)}\n`)
   for (const [name, reason] of failed) say(`${name} was left out: ${reason}`)
   say(`raw results: ${out}`)

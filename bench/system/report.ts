@@ -18,8 +18,11 @@ export function figure(value: number): string {
   return value >= 100 ? Math.round(value).toLocaleString('en-US') : String(Number(value.toPrecision(3)))
 }
 
-const spread = ({ median: middle, min, max }: Spread): string =>
-  `${middle.toFixed(2)} (${min.toFixed(2)}–${max.toFixed(2)})`
+/** The median, and in brackets the least and the most. */
+export function spread(of: Spread | undefined): string {
+  if (of === undefined) return '–'
+  return `${of.median.toFixed(2)} (${of.min.toFixed(2)}–${of.max.toFixed(2)})`
+}
 
 type Field = Exclude<keyof Sample, 'row' | 'target'>
 

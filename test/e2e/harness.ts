@@ -153,12 +153,15 @@ export class TestCluster {
   /** Waits until every copy is in sync and somebody serves. */
   async healthy(name: string, via?: string, ms = 30_000): Promise<VolumeObject> {
     let last: VolumeObject | undefined
-    await waitUntil(`volume ${name} to be healthy`, ms, async () => {
-      last = await this.volume(name, via)
-      if (last.state === 'healthy') return true
+    try {
+      await waitUntil(`volume ${name} to be healthy`, ms, async () => {
+        last = await this.volume(name, via)
+        return last.state === 'healthy'
+      })
+    } catch (error) {
       const logs = [...this.nodes.values()].map((node) => `${node.name}: ${node.log.slice(-1500)}`)
-      throw new Error([JSON.stringify(last), ...logs].join('\n'))
-    })
+      throw new Error([String(error), JSON.stringify(last), ...logs].join('\n'), { cause: error })
+    }
     return last as VolumeObject
   }
 

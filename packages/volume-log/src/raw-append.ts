@@ -2,7 +2,7 @@
  * The secondary's append: raw batches from a peer are checked completely before a byte of them is
  * written, then written in order. Where segments are missing the batches wait for them.
  */
-import { BLOCK_BYTES, empty, lsn } from '@holdfast/base'
+import { assert, BLOCK_BYTES, empty, lsn } from '@holdfast/base'
 import type { DiskError, Lsn } from '@holdfast/base'
 import type { AppendWriter, WritePart } from './append-writer.ts'
 import { HeaderView } from './header-codec.ts'
@@ -245,7 +245,7 @@ export class RawAppender {
       }
       core.noteHeader(header)
     }
-    if (places === undefined || parts === undefined) return 'bad-header'
+    assert(places !== undefined && parts !== undefined, 'a payload without a batch')
     const last = parts[parts.length - 1]
     if (last !== undefined) last.buffers = slice(payload, partStart, cursor.length)
     const endLsn = core.appendedLsn
