@@ -18,4 +18,4 @@ VOLUME /data
 EXPOSE 10809 5705 5710
 HEALTHCHECK --interval=10s --start-period=20s CMD ["node", "-e", "fetch('http://127.0.0.1:5705/readyz').then((answer) => process.exit(answer.ok ? 0 : 1), () => process.exit(1))"]
 # The runtime's own code on large pages (docs/decisions/0027-code-on-large-pages.md).
-ENTRYPOINT ["node", "--use-largepages=silent", "/opt/holdfast/packages/cli/bin/holdfast.js"]
+ENTRYPOINT ["node", "--use-largepages=silent", "--min-semi-space-size=16", "/opt/holdfast/packages/cli/bin/holdfast.js"]

@@ -3,9 +3,11 @@
  *
  * Two built checkouts side by side (the second is this one unless said), each with its own nodes and volumes. In every
  * round both are measured right after each other, first the one, then the other first.
- * `--after-env NAME=VALUE` compares settings of one checkout instead.
+ * `--after-env NAME=VALUE` and `--after-runtime OPTION` compare settings of one checkout instead. With `--rest` both
+ * sides are left alone for so many seconds before each row, as most volumes are most of the time.
  */
 import { resolve } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { type BenchCluster, type Build, createVolume, PROGRAM_PATH, startCluster } from './bed/cluster.ts'
 import { type FioFigures, overNbd, runFio, timed } from './bed/fio.ts'
 import { withHost } from './bed/host.ts'
@@ -23,6 +25,9 @@ const values = options({
   after: { type: 'string', default: HERE },
   'before-env': { type: 'string', multiple: true, default: [] },
   'after-env': { type: 'string', multiple: true, default: [] },
+  'before-runtime': { type: 'string', multiple: true, default: [] },
+  'after-runtime': { type: 'string', multiple: true, default: [] },
+  rest: { type: 'string', default: '0' },
   rounds: { type: 'string', default: '5' },
   seconds: { type: 'string', default: '2' },
   size: { type: 'string', default: '512' },
@@ -30,13 +35,13 @@ const values = options({
   rows: { type: 'string', default: 'write-1,read-1,flush,write-32,read-32' },
 })
 
-function build(checkout: string, settings: readonly string[]): Build {
+function build(checkout: string, settings: readonly string[], runtime: readonly string[]): Build {
   const pairs = settings.map((setting) => {
     const at = setting.indexOf('=')
     if (at < 1) throw new Error(`${setting}: write NAME=VALUE`)
     return [setting.slice(0, at), setting.slice(at + 1)]
   })
-  return { program: resolve(checkout, PROGRAM_PATH), env: Object.fromEntries(pairs) }
+  return { program: resolve(checkout, PROGRAM_PATH), env: Object.fromEntries(pairs), runtime }
 }
 
 interface Side {
@@ -56,7 +61,7 @@ await withHost(async (host) => {
   const sizeMiB = Number(values.size)
   const sides: Side[] = []
   for (const name of ['before', 'after'] as const) {
-    const cluster = await startCluster(host, name, copies, build(values[name], values[`${name}-env`]))
+    const cluster = await startCluster(host, name, copies, build(values[name], values[`${name}-env`], values[`${name}-runtime`]))
     const { uri } = await createVolume(cluster, 'v', copies, sizeMiB * 2 ** 20)
     sides.push({ name, cluster, fio: overNbd(uri) })
     const started = { fio: overNbd(uri), pids: cluster.pids, version: '' }
@@ -67,6 +72,7 @@ await withHost(async (host) => {
   const samples: Sample[] = []
   for (let round = 0; round < Number(values.rounds); round++) {
     for (const row of rows) {
+      await sleep(Number(values.rest) * 1000)
       for (const { name, cluster, fio } of rotated(sides, round)) {
         await host.do('sync', ['--file-system', host.folder])
         const before = cpuSeconds(cluster.pids)

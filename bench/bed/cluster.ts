@@ -7,7 +7,7 @@ import { type Host, type Running, until } from './host.ts'
 export const PROGRAM_PATH = 'packages/cli/bin/holdfast.js'
 const PROGRAM = new URL(`../../${PROGRAM_PATH}`, import.meta.url).pathname
 /** As deploy/systemd/holdfast.service starts a node. */
-const RUNTIME_OPTIONS = ['--use-largepages=silent']
+const RUNTIME_OPTIONS = ['--use-largepages=silent', '--min-semi-space-size=16']
 /** Longer than the default, so that a node on a crowded machine keeps its lease. */
 const LEASE_TTL_SECONDS = '30'
 
@@ -29,6 +29,8 @@ export interface BenchCluster {
 export interface Build {
   readonly program: string
   readonly env?: Readonly<Record<string, string>> | undefined
+  /** Further options of the runtime. */
+  readonly runtime?: readonly string[] | undefined
 }
 
 /** Starts nodes named `PREFIX-0`…; one alone has its embedded coordinator. */
@@ -55,13 +57,14 @@ export async function startNode(
   host: Host,
   name: string,
   coordinator: string,
-  { program, env }: Build = { program: PROGRAM },
+  { program, env, runtime = [] }: Build = { program: PROGRAM },
 ): Promise<BenchNode> {
   const socket = host.path(`${name}.sock`)
   const own = ['--name', name, '--data-dir', host.path(name), '--coordinator', coordinator]
   const addresses = ['--nbd', '127.0.0.1:0', '--api', '127.0.0.1:0', '--peer', '127.0.0.1:0']
   const rest = ['--nbd-socket', socket, '--lease-ttl', LEASE_TTL_SECONDS, '--log-level', 'warn']
-  const running = host.run(process.execPath, [...RUNTIME_OPTIONS, program, 'node', ...own, ...addresses, ...rest], { env })
+  const args = [...RUNTIME_OPTIONS, ...runtime, program, 'node', ...own, ...addresses, ...rest]
+  const running = host.run(process.execPath, args, { env })
   await until(`node ${name}`, () => /^ready .*api=/m.test(running.stdout), running)
   const api = new ApiClient({ url: `http://${/^ready .*api=(\S+)/m.exec(running.stdout)?.[1]}` })
   return { name, socket, process: running, api }

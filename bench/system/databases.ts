@@ -25,7 +25,7 @@ const values = options({
   scale: { type: 'string', default: '10' },
   /** MiB of each volume. */
   size: { type: 'string', default: '2048' },
-  targets: { type: 'string', default: `${LOCAL},holdfast-2,quorum-2,gluster-2` },
+  targets: { type: 'string', default: `${LOCAL},nbdkit-memory,holdfast-2,quorum-2,gluster-2` },
   out: { type: 'string' },
 })
 

@@ -3,13 +3,14 @@ import { firstMissing } from '../../bed/host.ts'
 import { ceph } from './ceph.ts'
 import { gluster } from './gluster.ts'
 import { holdfast } from './holdfast.ts'
-import { nbdkit, nbdServer, qemuNbd, rawDisk } from './one-copy.ts'
+import { nbdkit, nbdkitMemory, nbdServer, qemuNbd, rawDisk } from './one-copy.ts'
 import { quorum } from './quorum.ts'
 import type { Target } from './target.ts'
 
 export const TARGETS: readonly Target[] = [
   rawDisk,
   nbdkit,
+  nbdkitMemory,
   qemuNbd,
   nbdServer,
   holdfast(1),

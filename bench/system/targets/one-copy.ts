@@ -38,6 +38,23 @@ export const nbdkit: Target = {
   },
 }
 
+/** For `bench:databases`: what the way to a store leaves of the machine when the store itself costs next to nothing. */
+export const nbdkitMemory: Target = {
+  name: 'nbdkit-memory',
+  copies: 1,
+  what: "nbdkit's memory plugin; nothing is ever on a disk, a flush does nothing",
+  needs: ['nbdkit'],
+  packages: 'nbdkit',
+  optional: true,
+  async start(host, bytes) {
+    const socket = host.path('nbdkit-memory.sock')
+    const running = host.run('nbdkit', ['--foreground', '--unix', socket, 'memory', String(bytes)])
+    await until('nbdkit-memory', () => existsSync(socket), running)
+    const uri = `nbd+unix:///?socket=${socket}`
+    return { fio: overNbd(uri), uri, pids: [running.pid], version: await versionOf('nbdkit') }
+  },
+}
+
 export const qemuNbd: Target = {
   name: 'qemu-nbd',
   copies: 1,

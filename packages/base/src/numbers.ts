@@ -33,6 +33,14 @@ export interface LogPosition {
 export const BLOCK_BYTES = 4096
 export const BLOCK_SHIFT = 12
 
+/**
+ * What a field is made with, before its constructor gives it its first value, if numbers of more than 31 bits or
+ * computed ones will come. V8 stores small whole numbers in another way than all others, and gives a field one way at a
+ * time: in one made with 0, the first of the others changes the hidden class of its object, and all compiled code that
+ * knows the object is thrown away, perhaps long after the start. A fraction is one of the others.
+ */
+export const WIDE = 0.5
+
 export const lsn = (value: number): Lsn => value as Lsn
 export const epoch = (value: number): Epoch => value as Epoch
 export const instant = (value: number): Instant => value as Instant

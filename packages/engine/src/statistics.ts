@@ -1,4 +1,5 @@
 /** Counters of one node, kept on the hot path without allocation and read by the metrics endpoint. */
+import { WIDE } from '@holdfast/base'
 import type { EngineStatistics, OperationStatistics } from '@holdfast/base'
 
 export type CountedOperation = 'read' | 'write' | 'zero' | 'flush'
@@ -8,10 +9,15 @@ const BUCKETS = 20
 
 export class OperationCounter {
   count = 0
-  bytes = 0
+  bytes = WIDE
   errors = 0
-  latencySumMs = 0
+  latencySumMs = WIDE
   readonly buckets = new Float64Array(BUCKETS)
+
+  constructor() {
+    this.bytes = 0
+    this.latencySumMs = 0
+  }
 
   add(bytes: number, latencyMs: number): void {
     this.count++

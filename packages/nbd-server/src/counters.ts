@@ -1,4 +1,5 @@
 /** Numbers of a server for graphs; the server only adds to them, whoever scrapes reads them. */
+import { WIDE } from '@holdfast/base'
 import type { TransmissionCounters } from '@holdfast/nbd-protocol'
 
 export interface NbdCounters extends TransmissionCounters {
@@ -13,15 +14,18 @@ export interface NbdCounters extends TransmissionCounters {
 }
 
 export function newNbdCounters(): NbdCounters {
-  return {
+  const counters = {
     requests: 0,
     failedRequests: 0,
-    readBytes: 0,
-    writtenBytes: 0,
+    readBytes: WIDE,
+    writtenBytes: WIDE,
     connections: 0,
     connectionsAccepted: 0,
     connectionsRefused: 0,
     handshakeTimeouts: 0,
     stalls: 0,
   }
+  counters.readBytes = 0
+  counters.writtenBytes = 0
+  return counters
 }

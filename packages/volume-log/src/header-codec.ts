@@ -18,7 +18,7 @@
  * Record: op u8, flags u8, session u48, seq u32, block count u32, logical block u64. A relocate keeps the old
  * LSN of its first block in the session field.
  */
-import { assert } from '@holdfast/base'
+import { assert, WIDE } from '@holdfast/base'
 import type { Checksum } from '@holdfast/base'
 
 export const MAGIC = 0x31_4c_46_48 // 'HFL1'
@@ -135,21 +135,27 @@ export class HeaderView {
   readonly words = new Uint32Array(HEADER_WORDS)
   readonly #bytes = new Uint8Array(this.words.buffer)
   readonly #checksum: Checksum
-  lsn = 0
-  epoch = 0
+  lsn = WIDE
+  epoch = WIDE
   recordCount = 0
   payloadBlocks = 0
   /** Blocks skipped without being written: only a pad has them. */
   padBlocks = 0
-  committedLsn = 0
-  durableLsn = 0
-  previousHeaderCrc = 0
+  committedLsn = WIDE
+  durableLsn = WIDE
+  previousHeaderCrc = WIDE
   seed = 0
   sealer = 0
-  headerCrc = 0
+  headerCrc = WIDE
 
   constructor(checksum: Checksum) {
     this.#checksum = checksum
+    this.lsn = 0
+    this.epoch = 0
+    this.committedLsn = 0
+    this.durableLsn = 0
+    this.previousHeaderCrc = 0
+    this.headerCrc = 0
   }
 
   /** First LSN behind the batch. */

@@ -3,7 +3,7 @@
  * segments. Invariants: committedLsn ≤ writtenLsn ≤ appendedLsn, durableLsn ≤ writtenLsn; the map holds exactly
  * what lies below committedLsn (I2); the commit queue exactly the batches in [committedLsn, appendedLsn).
  */
-import { assert, lsn } from '@holdfast/base'
+import { assert, lsn, WIDE } from '@holdfast/base'
 import type { Checksum, Disk, DiskError, Epoch, EventLog, Lsn, Scheduler } from '@holdfast/base'
 import { BlockMap } from './block-map.ts'
 import type { CrcCache } from './crc-cache.ts'
@@ -46,31 +46,31 @@ export class LogCore {
   /** CRC of this boot's id: marks the headers that were sealed here and now. */
   readonly sealer: number
 
-  appendedLsn: Lsn = lsn(0)
+  appendedLsn: Lsn = lsn(WIDE)
   /** Everything below is written (page cache or disk). */
-  writtenLsn: Lsn = lsn(0)
-  committedLsn: Lsn = lsn(0)
-  durableLsn: Lsn = lsn(0)
+  writtenLsn: Lsn = lsn(WIDE)
+  committedLsn: Lsn = lsn(WIDE)
+  durableLsn: Lsn = lsn(WIDE)
   /** Flushes begun since the log was opened. */
   flushes = 0
-  lastHeaderCrc = 0
+  lastHeaderCrc = WIDE
   /** CRC of the last header below committedLsn. */
-  committedCrc = 0
+  committedCrc = WIDE
   sizeBytes: number
   state: LogState = 'ok'
   failure: DiskError | undefined
   suspect = false
   damage: DamageRange[] = []
   /** In state `damaged`: up to where the log is known to have reached. */
-  damagedBelowLsn: Lsn = lsn(0)
+  damagedBelowLsn: Lsn = lsn(WIDE)
   /** The newest durable one. */
   lastCheckpoint: CheckpointInfo | undefined
   /** Position of the newest soft checkpoint (decision 20); 0 where a durable one is as new. */
-  softLsn = 0
+  softLsn = WIDE
   /** How often the log was emptied: what was begun before is of another history. */
   resets = 0
   /** End of the last segment that was freed on the word of a soft checkpoint. */
-  softFreedEnd = 0
+  softFreedEnd = WIDE
   /** Called when the log has gone on into another segment. */
   segmentFilled: (() => void) | undefined
   /** Segments that no checkpoint needs any more. */
@@ -101,6 +101,7 @@ export class LogCore {
     this.meta = new MetaFile(options.disk, this.geometry.metaPath, meta)
     this.sizeBytes = meta.sizeBytes
     this.sealer = sealerOf(options.bootId, options.checksum)
+    this.#toStart()
   }
 
   /** Map entry of a log position; 0 when its segment is gone. */
@@ -230,19 +231,23 @@ export class LogCore {
     this.pending.clear()
     this.dedupe.clear()
     this.epochs.replace([])
+    this.#toStart()
+    this.cutSinceFlush = 0
+    this.damage = []
+    this.lastCheckpoint = undefined
+    this.freeable = []
+  }
+
+  #toStart(): void {
     this.appendedLsn = lsn(0)
     this.writtenLsn = lsn(0)
     this.committedLsn = lsn(0)
     this.durableLsn = lsn(0)
-    this.cutSinceFlush = 0
+    this.damagedBelowLsn = lsn(0)
     this.lastHeaderCrc = 0
     this.committedCrc = 0
-    this.damage = []
-    this.damagedBelowLsn = lsn(0)
-    this.lastCheckpoint = undefined
     this.softLsn = 0
     this.softFreedEnd = 0
-    this.freeable = []
   }
 
   readonly #apply: RecordVisitor = (operation, logicalBlock, blockCount, position, session) => {

@@ -23,10 +23,10 @@ export class Maintenance {
   readonly #checkpoints: CheckpointWriter
   readonly #flusher: Flusher
   readonly #room: Room
-  #lastAppended = -1
+  #lastAppended = Number.NaN
   /** Since the newest durable checkpoint, and which that was. */
   #rounds = 0
-  #roundsOf = -1
+  #roundsOf = Number.NaN
   #flushesOf = 0
   #lookScheduled = false
   #quietRounds = 0

@@ -1,5 +1,5 @@
 /** The primary's append: position, checksums and chain of a batch (DESIGN section 3). */
-import { assert, BLOCK_BYTES, lsn } from '@holdfast/base'
+import { assert, BLOCK_BYTES, lsn, WIDE } from '@holdfast/base'
 import type { Epoch, Lsn } from '@holdfast/base'
 import type { Batch } from './batch.ts'
 import type { AppendWriter } from './append-writer.ts'
@@ -19,14 +19,15 @@ export class Sealer {
   readonly #core: LogCore
   readonly #room: Room
   readonly #writer: AppendWriter
+  /** Of the header that is being sealed. */
   readonly #fields = {
-    epoch: 0,
-    lsn: 0,
-    committedLsn: 0,
-    durableLsn: 0,
-    previousHeaderCrc: 0,
-    seed: 0,
-    sealer: 0,
+    epoch: WIDE,
+    lsn: WIDE,
+    committedLsn: WIDE,
+    durableLsn: WIDE,
+    previousHeaderCrc: WIDE,
+    seed: WIDE,
+    sealer: WIDE,
   }
 
   constructor(core: LogCore, room: Room, writer: AppendWriter) {
