@@ -18,8 +18,11 @@ import { chooseTargets } from './targets/index.ts'
 const values = options({
   rounds: { type: 'string', default: '5' },
   seconds: { type: 'string', default: '3' },
-  /** MiB of each volume: all copies of all targets should fit into memory together. */
-  size: { type: 'string', default: '512' },
+  /**
+   * MiB of each volume: all copies of all targets should fit into memory together, with up to 1.25 GiB of spare segments
+   * for each copy of ours. Where they don't, who has most files on this one machine pays most for it.
+   */
+  size: { type: 'string', default: '256' },
   targets: { type: 'string', default: '' },
   rows: { type: 'string', default: '' },
   /** Processors sleep no more than a busy node of ours lets them, all the time, whoever is measured. */
