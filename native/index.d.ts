@@ -68,10 +68,10 @@ export function sync(fd: number, done: Done): void
 /** Allocates space for `[0, length)` on a worker thread; the file's size becomes at least `length`. */
 export function allocate(fd: number, length: number, done: Done): void
 /**
- * Writes zeroes to a range on a worker thread, in steps of 128 KiB that are on the disk one by one. What the filesystem
- * has to note in its journal is left to a later `datasync`.
+ * Writes zeroes to a range on a worker thread, in steps of 128 KiB; with `wait` these are on the disk one by one. What the
+ * filesystem has to note in its journal is left to a later `datasync`.
  */
-export function fill(fd: number, position: number, length: number, done: Done): void
+export function fill(fd: number, position: number, length: number, wait: boolean, done: Done): void
 /** Gives a range's space back; it reads as zeroes then. On a worker thread. */
 export function punchHole(fd: number, position: number, length: number, done: Done): void
 /**

@@ -46,24 +46,6 @@ int WriteAll(int fd, iovec* vectors, size_t count, int64_t position) {
 }
 
 // In short steps, each on the disk before the next is begun: who flushes another file meanwhile waits for one of them.
-constexpr size_t kFillStepBytes = 128 * 1024;
-alignas(4096) const uint8_t kZeroes[kFillStepBytes] = {};
-
-// Leaves data on the disk, but what the filesystem has to say about them in its journal to a later fdatasync.
-int FillWithZeroes(int fd, int64_t position, int64_t length) {
-  while (length > 0) {
-    const auto step = std::min<size_t>(kFillStepBytes, static_cast<size_t>(length));
-    iovec vector{const_cast<uint8_t*>(kZeroes), step};
-    const int error = WriteAll(fd, &vector, 1, position);
-    if (error != 0) return error;
-    const unsigned flags = SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER;
-    if (sync_file_range(fd, position, static_cast<off_t>(step), flags) != 0) return errno;
-    position += static_cast<int64_t>(step);
-    length -= static_cast<int64_t>(step);
-  }
-  return 0;
-}
-
 // Lets whoever waits for this thread's processor have it, between two steps of long work: a thread in the kernel is not
 // interrupted, and who was woken on its processor stays there, even where another is idle. Where all processors are busy
 // it would take milliseconds to have one back, so the first time that does ends it.
@@ -80,6 +62,28 @@ class Courtesy {
   static constexpr std::chrono::microseconds kReturnMax{300};
   bool worthwhile_ = true;
 };
+
+constexpr size_t kFillStepBytes = 128 * 1024;
+alignas(4096) const uint8_t kZeroes[kFillStepBytes] = {};
+
+// With `wait` it leaves data on the disk, but what the filesystem has to say about them in its journal to a later
+// fdatasync. Without, it only makes pages, of the size of a step: a large write into pages of small ones costs half as
+// much again, and a small one into a page of a large one looks at all blocks of that.
+int FillWithZeroes(int fd, int64_t position, int64_t length, bool wait) {
+  Courtesy courtesy;
+  while (length > 0) {
+    const auto step = std::min<size_t>(kFillStepBytes, static_cast<size_t>(length));
+    iovec vector{const_cast<uint8_t*>(kZeroes), step};
+    const int error = WriteAll(fd, &vector, 1, position);
+    if (error != 0) return error;
+    const unsigned flags = SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER;
+    if (!wait) courtesy.Yield();
+    else if (sync_file_range(fd, position, static_cast<off_t>(step), flags) != 0) return errno;
+    position += static_cast<int64_t>(step);
+    length -= static_cast<int64_t>(step);
+  }
+  return 0;
+}
 
 constexpr size_t kReadStepBytes = 64 * 1024;
 
@@ -268,7 +272,8 @@ Napi::Value Fill(const Napi::CallbackInfo& info) {
   int64_t position, length;
   if (Descriptor(info, &fd) && Position(info, 1, &position) &&
       Integer(info, 2, "length", 1, kIntegerMax, &length)) {
-    QueueCall(info, 3, "pwritev", [=]() { return FillWithZeroes(fd, position, length); });
+    const bool wait = info[3].ToBoolean();
+    QueueCall(info, 4, "pwritev", [=]() { return FillWithZeroes(fd, position, length, wait); });
   }
   return info.Env().Undefined();
 }

@@ -112,7 +112,7 @@ class NativeDisk implements Disk {
     done: (error: DiskError | undefined, file: DiskFile | undefined) => void,
   ): void {
     const recycle = options.recycle === undefined ? undefined : this.#at(options.recycle)
-    openFile(this.#at(path), options.createBytes, recycle, options.fill === true ? this.#gate : undefined).then(
+    openFile(this.#at(path), options.createBytes, recycle, options.fill, this.#gate).then(
       (fd) => {
         // A directory's fsync would wait for all that the filesystem has not written yet; the name need
         // not outlive the host before the contents must.
@@ -159,7 +159,8 @@ async function openFile(
   path: string,
   createBytes: number | undefined,
   recycle: string | undefined,
-  fillGate: SyncGate | undefined,
+  fill: OpenOptions['fill'],
+  gate: SyncGate,
 ): Promise<number> {
   if (recycle !== undefined) await rename(recycle, path)
   const made = createBytes === undefined || recycle !== undefined ? undefined : await createFile(path)
@@ -168,7 +169,7 @@ async function openFile(
   if (createBytes === undefined) return fd
   try {
     await ended((done) => native.allocate(fd, createBytes, done))
-    if (created && fillGate !== undefined) await fillWithZeroes(fd, createBytes, fillGate)
+    if (created && fill !== undefined) await fillWithZeroes(fd, createBytes, fill === 'durably' ? gate : undefined)
     return fd
   } catch (error) {
     closeSync(fd)
@@ -187,11 +188,12 @@ async function createFile(path: string): Promise<number | undefined> {
   }
 }
 
-async function fillWithZeroes(fd: number, bytes: number, gate: SyncGate): Promise<void> {
+/** Durably where there is a gate. */
+async function fillWithZeroes(fd: number, bytes: number, gate: SyncGate | undefined): Promise<void> {
   for (let at = 0; at < bytes; at += FILL_BYTES) {
-    await ended((done) => native.fill(fd, at, Math.min(FILL_BYTES, bytes - at), done))
+    await ended((done) => native.fill(fd, at, Math.min(FILL_BYTES, bytes - at), gate !== undefined, done))
   }
-  await ended((done) => gate.datasync(fd, 0, 0, done))
+  if (gate !== undefined) await ended((done) => gate.datasync(fd, 0, 0, done))
 }
 
 function ended(begin: (done: (error: unknown) => void) => void): Promise<void> {

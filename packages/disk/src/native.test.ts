@@ -18,7 +18,7 @@ afterEach(() => {
   rmSync(folder, { recursive: true, force: true })
 })
 
-const open = (path: string, createBytes?: number, fill = false): Promise<DiskFile> =>
+const open = (path: string, createBytes?: number, fill?: 'durably' | 'cached'): Promise<DiskFile> =>
   new Promise((resolve, reject) => {
     const options = createBytes === undefined ? {} : { createBytes, fill }
     disk.open(path, options, (error, file) => (file === undefined ? reject(error) : resolve(file)))
@@ -81,7 +81,7 @@ describe('files', () => {
       expect(target).toEqual(bytes)
       file.close()
     }
-    await holds(await open('x', size, true))
+    await holds(await open('x', size, 'durably'))
     const recycled = await new Promise<DiskFile>((resolve, reject) => {
       const options = { createBytes: size, recycle: 'x' }
       disk.open('y', options, (error, file) => (file === undefined ? reject(error) : resolve(file)))
@@ -92,17 +92,18 @@ describe('files', () => {
   })
 
   it('are filled when asked for: no extent is left that is allocated only', async () => {
-    const extents = async (path: string, fill: boolean): Promise<string> => {
+    const extents = async (path: string, fill?: 'durably' | 'cached'): Promise<string> => {
       const file = await open(path, 3 * 1024 * 1024 + 4096, fill)
       file.close()
       expect(disk.readWhole(path)?.every((byte) => byte === 0)).toBe(true)
       const said = spawnSync('filefrag', ['-v', join(folder, path)], { encoding: 'utf8' })
       return said.status === 0 ? said.stdout : ''
     }
-    const merelyAllocated = await extents('allocated', false)
-    const filled = await extents('filled', true)
+    const merelyAllocated = await extents('allocated')
+    const filled = await extents('filled', 'durably')
     // Some filesystems have no such extents, some machines no filefrag.
     if (merelyAllocated.includes('unwritten')) expect(filled).not.toContain('unwritten')
+    await extents('cached', 'cached')
   })
 
   it('say that a read behind the end failed, and that a file is absent', async () => {

@@ -51,6 +51,8 @@ export class LogCore {
   writtenLsn: Lsn = lsn(WIDE)
   committedLsn: Lsn = lsn(WIDE)
   durableLsn: Lsn = lsn(WIDE)
+  /** Batches appended since the log was opened. */
+  batches = 0
   /** Flushes begun since the log was opened. */
   flushes = 0
   lastHeaderCrc = WIDE
@@ -136,6 +138,7 @@ export class LogCore {
     epoch: Epoch,
     headerCrc: number,
   ): void {
+    this.batches++
     this.pending.push(words, at, recordCount, start, end, epoch, headerCrc)
     for (let i = 0; i < recordCount; i++) {
       const word = at + RECORDS_WORD + i * RECORD_WORDS

@@ -2,7 +2,7 @@
  * Segments ready to be appended to, ahead of need. Disk full shows here and nowhere else: a file's space is
  * taken when it is made.
  */
-import type { DiskError } from '@holdfast/base'
+import type { DiskError, OpenOptions } from '@holdfast/base'
 import type { AppendWriter } from './append-writer.ts'
 import type { CrcTables } from './crc-tables.ts'
 import { PAYLOAD_BLOCKS_MAX } from './header-codec.ts'
@@ -12,6 +12,13 @@ import type { Segment } from './segment-set.ts'
 const RETRY_MS = 1000
 /** A segment for data that are flushed in pieces of up to so many bytes is written once before it is used. */
 const FILL_FLUSH_BYTES_MAX = 128 * 1024
+/**
+ * The same, in the page cache only, for data that come in batches of up to so many bytes, where segments are filled one
+ * after the other: the page cache would get pages of the size of a batch, and a large write into these costs half as
+ * much again whenever the file is used again.
+ */
+const FILL_BATCH_BYTES_MAX = 64 * 1024
+const FILL_SEGMENTS_MIN = 2
 /**
  * Segments are made ready ahead for as long as a disk may stand still without being felt, in rounds of upkeep: making
  * one waits for the filesystem's journal, and so for all that the disk has to do before.
@@ -39,6 +46,9 @@ export class Room {
   /** Flushes of the log when the present segment began, and whether the one before was flushed in small pieces. */
   #flushesBefore = 0
   #flushedOftenBefore = false
+  /** Batches of the log when the present segment began, and whether the one before was filled by small ones. */
+  #batchesBefore = 0
+  #smallBatchesBefore = false
   readonly #aheadMax: number
   /** How many are wanted ahead of the one in which the log ends, and up to which they were asked for. */
   #aheadCount = 1
@@ -128,6 +138,9 @@ export class Room {
     this.#current = segment
     this.#flushedOftenBefore = this.#flushedOften()
     this.#flushesBefore = this.#core.flushes
+    const batches = this.#core.batches - this.#batchesBefore
+    this.#smallBatchesBefore = batches * FILL_BATCH_BYTES_MAX >= this.#core.geometry.segmentBytes
+    this.#batchesBefore = this.#core.batches
     const wanted = Math.ceil(Math.max(this.#begun, this.#begunBefore) * AHEAD_ROUNDS)
     this.#aheadCount = Math.max(1, Math.min(this.#aheadMax, wanted))
     // A cut may have taken back what was ready.
@@ -206,8 +219,10 @@ export class Room {
   }
 
   /** In this segment or the last a flush came with little data each time: those to come had better be filled. */
-  get #fillNext(): boolean {
-    return this.#flushedOftenBefore || this.#flushedOften()
+  get #fillNext(): OpenOptions['fill'] {
+    if (this.#flushedOftenBefore || this.#flushedOften()) return 'durably'
+    const many = Math.max(this.#begun, this.#begunBefore) >= FILL_SEGMENTS_MIN
+    return many && this.#smallBatchesBefore ? 'cached' : undefined
   }
 
   #flushedOften(): boolean {

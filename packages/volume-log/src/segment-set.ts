@@ -146,7 +146,7 @@ export class SegmentSet {
   /** Creates a segment of full size, from a spare file where there is one. `fill` as for `Disk.open`. */
   create(
     number: number,
-    options: { readonly useReserve: boolean; readonly fill: boolean },
+    options: { readonly useReserve: boolean; readonly fill: OpenOptions['fill'] },
     done: (error: DiskError | undefined, segment: Segment | undefined) => void,
   ): void {
     const { useReserve, fill } = options

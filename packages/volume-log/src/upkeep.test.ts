@@ -614,4 +614,20 @@ describe('new segments', () => {
     // The one that is made ready while the flushes are in memory still is the last.
     expect(h.disk.filled.length).toBeLessThanOrEqual(segments + 1)
   })
+
+  it('get their pages in large pieces where small batches fill one after the other', () => {
+    const filled = (blocksOfBatch: number, batchesOfRound: number): number => {
+      const h = new Harness({ segmentBlocks: 256, sizeBlocks: 64 }).open()
+      for (let i = 0; i < 1024 / (blocksOfBatch + 1); i++) {
+        h.write([0, ...Array.from({ length: blocksOfBatch }, () => i % 100)])
+        h.commit()
+        if (i % batchesOfRound === 0) h.log.maintenance(() => true)
+      }
+      return h.disk.filledInCache.length
+    }
+    expect(filled(1, 1000)).toBeGreaterThan(0)
+    expect(filled(30, 1000)).toBe(0)
+    // One segment in many rounds: a volume that little is written to takes no page before its time.
+    expect(filled(1, 20)).toBe(0)
+  })
 })

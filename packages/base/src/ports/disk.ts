@@ -56,7 +56,7 @@ export interface DiskFile {
 export interface OpenOptions {
   readonly createBytes?: number
   readonly recycle?: string | undefined
-  readonly fill?: boolean
+  readonly fill?: 'durably' | 'cached' | undefined
 }
 
 export interface Disk {
@@ -77,9 +77,10 @@ export interface Disk {
   /**
    * Opens a file for reading and writing. With `createBytes` it is created if absent and its space is
    * allocated, so that later writes inside can't run out of space; with `recycle` the file at that path is renamed
-   * to `path` first and keeps its blocks (must have `createBytes` bytes, else it is resized). With `fill` a file that is
-   * created is written with zeroes, durably, before it is given: a `datasync` later then moves data only, where one of
+   * to `path` first and keeps its blocks (must have `createBytes` bytes, else it is resized). With `fill: durably` a file that
+   * is created is written with zeroes, durably, before it is given: a `datasync` later then moves data only, where one of
    * merely allocated space has to tell the filesystem's journal that the space has become data.
+   * With `fill: cached` it only gets its pages in the page cache, all of a middling size, whatever is written to it first.
    * On `no-space` nothing is left behind. The name is durable once a `datasync` of the file has succeeded.
    */
   open(

@@ -51,8 +51,9 @@ export class MemoryDisk implements Disk {
   /** Raised by a crash: files opened before do nothing any more. */
   #life = 0
   openFiles = 0
-  /** Files that were asked to be filled. */
+  /** Files that were asked to be filled, durably and in the page cache only. */
   readonly filled: string[] = []
+  readonly filledInCache: string[] = []
   /** The next operation of that kind fails with an I/O error. */
   failNext: 'write' | 'datasync' | 'read' | 'save' | undefined
 
@@ -119,7 +120,8 @@ export class MemoryDisk implements Disk {
     options: OpenOptions,
     done: (error: DiskError | undefined, file: DiskFile | undefined) => void,
   ): void {
-    if (options.fill === true) this.filled.push(path)
+    if (options.fill === 'durably') this.filled.push(path)
+    if (options.fill === 'cached') this.filledInCache.push(path)
     this.#later(() => {
       if (options.recycle !== undefined) this.rename(options.recycle, path)
       let inode = this.#files.get(path)
