@@ -45,7 +45,6 @@ int WriteAll(int fd, iovec* vectors, size_t count, int64_t position) {
   return 0;
 }
 
-// In short steps, each on the disk before the next is begun: who flushes another file meanwhile waits for one of them.
 // Lets whoever waits for this thread's processor have it, between two steps of long work: a thread in the kernel is not
 // interrupted, and who was woken on its processor stays there, even where another is idle. Where all processors are busy
 // it would take milliseconds to have one back, so the first time that does ends it.
@@ -63,6 +62,7 @@ class Courtesy {
   bool worthwhile_ = true;
 };
 
+// In short steps, each on the disk before the next is begun: who flushes another file meanwhile waits for one of them.
 constexpr size_t kFillStepBytes = 128 * 1024;
 alignas(4096) const uint8_t kZeroes[kFillStepBytes] = {};
 

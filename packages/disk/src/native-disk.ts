@@ -112,7 +112,9 @@ class NativeDisk implements Disk {
     done: (error: DiskError | undefined, file: DiskFile | undefined) => void,
   ): void {
     const recycle = options.recycle === undefined ? undefined : this.#at(options.recycle)
-    openFile(this.#at(path), options.createBytes, recycle, options.fill, this.#gate).then(
+    // Where the kernel makes writers wait, this would be one more of them.
+    const fill = options.fill === 'cached' && this.#large.heldUp ? undefined : options.fill
+    openFile(this.#at(path), options.createBytes, recycle, fill, this.#gate).then(
       (fd) => {
         // A directory's fsync would wait for all that the filesystem has not written yet; the name need
         // not outlive the host before the contents must.
