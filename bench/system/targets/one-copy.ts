@@ -2,7 +2,7 @@
 import { existsSync, writeFileSync } from 'node:fs'
 import { overNbd } from '../../bed/fio.ts'
 import { type Host, type Running, until, versionOf } from '../../bed/host.ts'
-import type { Target } from './target.ts'
+import type { StartedTarget, Target } from './target.ts'
 
 const CACHED = 'acknowledged from the page cache of one process'
 
@@ -13,16 +13,26 @@ export async function makeImage(host: Host, name: string, bytes: number): Promis
   return image
 }
 
-export async function startNbdkit(
-  host: Host,
-  name: string,
-  bytes: number,
-): Promise<{ readonly socket: string; readonly running: Running }> {
-  const image = await makeImage(host, name, bytes)
+interface ServedByNbdkit {
+  readonly socket: string
+  readonly running: Running
+}
+
+/** One of nbdkit's plugins, with its arguments. */
+async function startPlugin(host: Host, name: string, plugin: readonly string[]): Promise<ServedByNbdkit> {
   const socket = host.path(`${name}.sock`)
-  const running = host.run('nbdkit', ['--foreground', '--unix', socket, 'file', image])
+  const running = host.run('nbdkit', ['--foreground', '--unix', socket, ...plugin])
   await until(name, () => existsSync(socket), running)
   return { socket, running }
+}
+
+export async function startNbdkit(host: Host, name: string, bytes: number): Promise<ServedByNbdkit> {
+  return startPlugin(host, name, ['file', await makeImage(host, name, bytes)])
+}
+
+async function served({ socket, running }: ServedByNbdkit): Promise<StartedTarget> {
+  const uri = `nbd+unix:///?socket=${socket}`
+  return { fio: overNbd(uri), uri, pids: [running.pid], version: await versionOf('nbdkit') }
 }
 
 export const nbdkit: Target = {
@@ -32,9 +42,7 @@ export const nbdkit: Target = {
   needs: ['nbdkit'],
   packages: 'nbdkit',
   async start(host, bytes) {
-    const { socket, running } = await startNbdkit(host, 'nbdkit', bytes)
-    const uri = `nbd+unix:///?socket=${socket}`
-    return { fio: overNbd(uri), uri, pids: [running.pid], version: await versionOf('nbdkit') }
+    return served(await startNbdkit(host, 'nbdkit', bytes))
   },
 }
 
@@ -47,11 +55,7 @@ export const nbdkitMemory: Target = {
   packages: 'nbdkit',
   optional: true,
   async start(host, bytes) {
-    const socket = host.path('nbdkit-memory.sock')
-    const running = host.run('nbdkit', ['--foreground', '--unix', socket, 'memory', String(bytes)])
-    await until('nbdkit-memory', () => existsSync(socket), running)
-    const uri = `nbd+unix:///?socket=${socket}`
-    return { fio: overNbd(uri), uri, pids: [running.pid], version: await versionOf('nbdkit') }
+    return served(await startPlugin(host, 'nbdkit-memory', ['memory', String(bytes)]))
   },
 }
 

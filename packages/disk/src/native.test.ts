@@ -106,6 +106,20 @@ describe('files', () => {
     await extents('cached', 'cached')
   })
 
+  it('get all their pages in the cache when asked for, and none before they are written otherwise', async () => {
+    const size = 3 * 1024 * 1024 + 4096
+    const cached = async (path: string, fill?: 'cached'): Promise<number> => {
+      const file = await open(path, size, fill)
+      file.close()
+      const said = spawnSync('fincore', ['--bytes', '--noheadings', '--output', 'RES', join(folder, path)], { encoding: 'utf8' })
+      return said.status === 0 ? Number(said.stdout) : Number.NaN
+    }
+    const merelyAllocated = await cached('allocated')
+    const filled = await cached('filled', 'cached')
+    // A filesystem in memory has all its pages at once, some machines have no fincore.
+    if (merelyAllocated < size) expect(filled).toBe(size)
+  })
+
   it('say that a read behind the end failed, and that a file is absent', async () => {
     const file = await open('x', 4096)
     const target = new Uint8Array(8192)

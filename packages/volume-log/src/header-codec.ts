@@ -144,8 +144,8 @@ export class HeaderView {
   committedLsn = WIDE
   durableLsn = WIDE
   previousHeaderCrc = WIDE
-  seed = 0
-  sealer = 0
+  seed = WIDE
+  sealer = WIDE
   headerCrc = WIDE
 
   constructor(checksum: Checksum) {
@@ -155,6 +155,8 @@ export class HeaderView {
     this.committedLsn = 0
     this.durableLsn = 0
     this.previousHeaderCrc = 0
+    this.seed = 0
+    this.sealer = 0
     this.headerCrc = 0
   }
 

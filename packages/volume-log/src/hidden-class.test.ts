@@ -5,6 +5,7 @@ import { expect, it } from 'vitest'
 import { CrcCache } from './crc-cache.ts'
 import { HeaderView } from './header-codec.ts'
 import { LogCore } from './log-core.ts'
+import { newMeta } from './meta.ts'
 import { tableChecksum } from './testing/crc32c.ts'
 import { ManualScheduler } from './testing/manual-scheduler.ts'
 import { MemoryDisk } from './testing/memory-disk.ts'
@@ -27,19 +28,7 @@ function core(): LogCore {
     bootId: 'boot-1',
     crcCache: new CrcCache(1 << 20),
   }
-  return new LogCore(options, {
-    format: 1,
-    volume: options.volume,
-    segmentBlocks: 8,
-    sizeBytes: 4096,
-    bootId: options.bootId,
-    clean: true,
-    suspect: false,
-    durableLsn: 0,
-    state: 'normal',
-    kept: [],
-    cutTo: undefined,
-  })
+  return new LogCore(options, newMeta(options))
 }
 
 const POSITIONS = ['appendedLsn', 'writtenLsn', 'committedLsn', 'durableLsn', 'damagedBelowLsn', 'softLsn', 'softFreedEnd']
@@ -49,7 +38,7 @@ it.each<[string, () => object, readonly string[]]>([
   [
     'decoded header',
     () => new HeaderView(tableChecksum),
-    ['lsn', 'epoch', 'committedLsn', 'durableLsn', 'previousHeaderCrc', 'headerCrc'],
+    ['lsn', 'epoch', 'committedLsn', 'durableLsn', 'previousHeaderCrc', 'seed', 'sealer', 'headerCrc'],
   ],
 ])('a %s keeps its hidden class when its numbers outgrow 31 bits', (_, make, fields) => {
   const fresh = make()

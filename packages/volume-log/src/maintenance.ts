@@ -23,8 +23,9 @@ export class Maintenance {
   readonly #checkpoints: CheckpointWriter
   readonly #flusher: Flusher
   readonly #room: Room
+  /** In the last round; NaN: there was none yet. */
   #lastAppended = Number.NaN
-  /** Since the newest durable checkpoint, and which that was. */
+  /** Since the newest durable checkpoint, and which that was; NaN: not looked at yet. */
   #rounds = 0
   #roundsOf = Number.NaN
   #flushesOf = 0

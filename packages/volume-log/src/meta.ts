@@ -1,5 +1,6 @@
 /** The small file that says what kind of log lies in a directory and how it was left. */
 import type { Disk, DiskDone, DiskError } from '@holdfast/base'
+import type { ReplicaLogOptions } from './types.ts'
 
 export interface Meta {
   readonly format: 1
@@ -20,6 +21,23 @@ export interface Meta {
   kept: number[]
   /** A truncation under way: everything from here on is to go. */
   cutTo: number | undefined
+}
+
+/** Of a log that is empty so far. */
+export function newMeta(options: Pick<ReplicaLogOptions, 'volume' | 'segmentBlocks' | 'sizeBytes' | 'bootId'>): Meta {
+  return {
+    format: 1,
+    volume: options.volume,
+    segmentBlocks: options.segmentBlocks,
+    sizeBytes: options.sizeBytes,
+    bootId: options.bootId,
+    clean: true,
+    suspect: false,
+    durableLsn: 0,
+    state: 'normal',
+    kept: [],
+    cutTo: undefined,
+  }
 }
 
 export class MetaFile {

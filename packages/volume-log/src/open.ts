@@ -2,8 +2,7 @@
 import { lsn } from '@holdfast/base'
 import type { DiskError } from '@holdfast/base'
 import { LogCore } from './log-core.ts'
-import { readMeta } from './meta.ts'
-import type { Meta } from './meta.ts'
+import { newMeta, readMeta } from './meta.ts'
 import { Recovery } from './recovery.ts'
 import { ReplicaLog } from './replica-log.ts'
 import { finishSettingAside, removeOldCuts } from './truncation.ts'
@@ -46,20 +45,7 @@ function create(options: ReplicaLogOptions, done: OpenDone): void {
     return refuse(options, 'io', `${options.path} has segments and no meta: restore it from a peer`, done)
   }
   options.disk.makeDirectory(options.path)
-  const meta: Meta = {
-    format: 1,
-    volume: options.volume,
-    segmentBlocks: options.segmentBlocks,
-    sizeBytes: options.sizeBytes,
-    bootId: options.bootId,
-    clean: true,
-    suspect: false,
-    durableLsn: 0,
-    state: 'normal',
-    kept: [],
-    cutTo: undefined,
-  }
-  const core = new LogCore(options, meta)
+  const core = new LogCore(options, newMeta(options))
   core.meta.save((error: DiskError | undefined) => {
     if (error !== undefined) return done({ kind: 'io', message: error.message }, undefined, undefined)
     done(undefined, new ReplicaLog(core), emptyReport(true, false, false))

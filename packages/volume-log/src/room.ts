@@ -141,7 +141,7 @@ export class Room {
     const batches = this.#core.batches - this.#batchesBefore
     this.#smallBatchesBefore = batches * FILL_BATCH_BYTES_MAX >= this.#core.geometry.segmentBytes
     this.#batchesBefore = this.#core.batches
-    const wanted = Math.ceil(Math.max(this.#begun, this.#begunBefore) * AHEAD_ROUNDS)
+    const wanted = Math.ceil(this.#begunInRound * AHEAD_ROUNDS)
     this.#aheadCount = Math.max(1, Math.min(this.#aheadMax, wanted))
     // A cut may have taken back what was ready.
     if (this.#aheadTo > segment + AHEAD_SEGMENTS_MAX) this.#aheadTo = segment
@@ -218,11 +218,18 @@ export class Room {
     })
   }
 
-  /** In this segment or the last a flush came with little data each time: those to come had better be filled. */
+  /**
+   * In this segment or the last a flush came with little data each time: those to come had better be filled. Or one after
+   * the other is begun by small batches: they had better get their pages before.
+   */
   get #fillNext(): OpenOptions['fill'] {
     if (this.#flushedOftenBefore || this.#flushedOften()) return 'durably'
-    const many = Math.max(this.#begun, this.#begunBefore) >= FILL_SEGMENTS_MIN
-    return many && this.#smallBatchesBefore ? 'cached' : undefined
+    return this.#smallBatchesBefore && this.#begunInRound >= FILL_SEGMENTS_MIN ? 'cached' : undefined
+  }
+
+  /** Segments begun in a round of upkeep, this one or the last. */
+  get #begunInRound(): number {
+    return Math.max(this.#begun, this.#begunBefore)
   }
 
   #flushedOften(): boolean {
