@@ -113,7 +113,7 @@ class NativeDisk implements Disk {
   ): void {
     const recycle = options.recycle === undefined ? undefined : this.#at(options.recycle)
     // Where the kernel makes writers wait, this would be one more of them.
-    const fill = options.fill === 'cached' && this.#large.heldUp ? undefined : options.fill
+    const fill = options.fill === 'cached' && this.#large.heldUp(performance.now()) ? undefined : options.fill
     openFile(this.#at(path), options.createBytes, recycle, fill, this.#gate).then(
       (fd) => {
         // A directory's fsync would wait for all that the filesystem has not written yet; the name need

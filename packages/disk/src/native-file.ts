@@ -56,16 +56,16 @@ export class NativeFile implements DiskFile {
     if (position < this.#dirtyFrom) this.#dirtyFrom = position
     if (position + bytes > this.#dirtyTo) this.#dirtyTo = position + bytes
     const large = bytes > LARGE_WRITE_BYTES_MIN
-    if (this.#writing || bytes > SYNC_WRITE_BYTES_MAX || (large && this.#large.heldUp)) {
+    const start = large ? performance.now() : 0
+    if (this.#writing || bytes > SYNC_WRITE_BYTES_MAX || (large && this.#large.heldUp(start))) {
       this.#pending++
       this.#queued.push({ buffers, bytes, position, done })
       if (!this.#writing) this.#writeQueued()
       return false
     }
     try {
-      const start = large ? performance.now() : 0
       native.writeSync(this.#fd, buffers, position)
-      if (large) this.#large.took(performance.now() - start, bytes)
+      if (large) this.#tookSince(start, bytes)
       return true
     } catch (error) {
       setImmediate(done, diskError(error))
@@ -90,12 +90,17 @@ export class NativeFile implements DiskFile {
     const buffers = count === 1 ? first.buffers : joined.flatMap((write) => write.buffers)
     const start = performance.now()
     native.write(this.#fd, buffers, first.position, (error) => {
-      this.#large.took(performance.now() - start, bytes)
+      this.#tookSince(start, bytes)
       this.#writing = false
       // The next is on its way before anybody hears of this one.
       this.#writeQueued()
       for (const { done } of joined) this.#finished(done, error)
     })
+  }
+
+  #tookSince(start: number, bytes: number): void {
+    const now = performance.now()
+    this.#large.took(now - start, bytes, now)
   }
 
   tryReadVerified(

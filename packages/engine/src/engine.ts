@@ -413,7 +413,7 @@ class NodeEngine implements Engine {
       if (primary === undefined || primary.machine.record.replicas.length === 1) continue
       for (const node of primary.machine.record.replicas) {
         if (node === this.#context.self.node) continue
-        if (primary.feed(node) === undefined && !primary.machine.record.inSync.includes(node)) continue
+        if (primary.members.feed(node) === undefined && !primary.machine.record.inSync.includes(node)) continue
         const key = `${node}/${peers.shardAt(node, replica.volume)}`
         const known = scopes.get(key)
         if (known === undefined) scopes.set(key, { node, scope: [primary.scope] })
@@ -482,12 +482,12 @@ class NodeEngine implements Engine {
         break
       case 'ack':
         if (primary?.scope.epoch === message.epoch) {
-          primary.acknowledged(link, message.appendedLsn, message.durableLsn)
+          primary.members.acknowledged(link, message.appendedLsn, message.durableLsn)
         }
         break
       case 'rebuild-progress':
         if (primary?.scope.epoch === message.epoch) {
-          primary.rebuildProgress(link, message.receivedBytes, message.installed)
+          primary.members.rebuildProgress(link, message.receivedBytes, message.installed)
         }
         break
       case 'block-fetch':
@@ -498,7 +498,7 @@ class NodeEngine implements Engine {
         break
       case 'refused':
         if (side === 'dialled') replica.fromPrimary(link, message)
-        else if (primary?.scope.epoch === message.epoch) primary.memberRefused(link, message.reason)
+        else if (primary?.scope.epoch === message.epoch) primary.members.refused(link, message.reason)
         break
       case 'accepted':
       case 'append':

@@ -1,6 +1,5 @@
 /** Batches that are sealed and not yet committed, with the requests that wait for them. */
-import { empty } from '@holdfast/base'
-import type { Lsn } from '@holdfast/base'
+import { copyBytes, empty, type Lsn } from '@holdfast/base'
 import type { PieceSink } from '@holdfast/frontend'
 import type { Batch } from '@holdfast/volume-log'
 
@@ -100,4 +99,19 @@ export class InFlight {
       if (entry !== undefined) yield entry
     }
   }
+}
+
+/** Gives every request of a batch back to its session, with what it brought. */
+export function returnRequests(batch: Batch, requests: BatchRequests): void {
+  for (let at = 0; at < requests.count; at++) {
+    const payload = payloadOf(batch, requests, at)
+    requests.sinks[at]?.pieceReturned(requests.seqs[at] as number, payload)
+  }
+}
+
+/** A copy of what one write of a batch brought; undefined where it brought nothing. */
+export function payloadOf(batch: Batch, requests: BatchRequests, at: number): Uint8Array | undefined {
+  const start = requests.payloadStarts[at] as number
+  const length = requests.lengths[at] as number
+  return requests.originals.get(at) ?? (start < 0 ? undefined : copyBytes(batch.buffer, start, start + length))
 }

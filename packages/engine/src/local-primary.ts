@@ -28,17 +28,21 @@ import {
 import { PIECE_BYTES_MAX, type PieceSink, type VolumeTarget } from '@holdfast/frontend'
 import { Primary, ServingPermission } from '@holdfast/replication'
 import type { Batch, ReplicaLog } from '@holdfast/volume-log'
-import type { SubscribeMessage, VolumeEpoch } from '@holdfast/wire'
+import type { VolumeEpoch } from '@holdfast/wire'
+import { Admission, type Mutation } from './admission.ts'
 import { AttachmentGuard } from './attachment-guard.ts'
 import type { NodeContext } from './context.ts'
 import { FlushPattern } from './flush-pattern.ts'
 import { FlushRounds } from './flush-rounds.ts'
-import { type BatchRequests, InFlight, type InFlightBatch } from './in-flight.ts'
-import { type FeedOwner, MemberFeed } from './member-feed.ts'
+import { type BatchRequests, InFlight, type InFlightBatch, payloadOf, returnRequests } from './in-flight.ts'
+import { MemberFeeds } from './member-feeds.ts'
 import type { Link } from './peer-table.ts'
 import { type RelocationHost, Relocations } from './relocation.ts'
-import { type ReadOutcome, RepairDesk } from './repair-desk.ts'
+import { RepairDesk } from './repair-desk.ts'
+import { RepeatedRequests } from './repeated-requests.ts'
+import { SlowReads } from './slow-reads.ts'
 import type { VolumeCounters } from './statistics.ts'
+import { type UnalignedOwner, UnalignedRequests, type UnalignedWrite } from './unaligned-requests.ts'
 
 /** Payload blocks of the batch that gathers small writes. */
 const TURN_BATCH_BLOCKS = 128
@@ -46,8 +50,6 @@ const TURN_BATCH_BLOCKS = 128
 const OWN_BATCH_BYTES = 64 * 1024
 /** Long enough to see that there is nothing left to compact. */
 const QUIET_AFTER_TICKS = 40
-/** A full disk is reported this often, not once per refused write. */
-const NO_SPACE_SAID_MS = 10_000
 
 export interface LocalPrimaryOwner {
   changeRecord(record: VolumeRecord, expectedModRevision: number): void
@@ -61,40 +63,33 @@ export interface LocalPrimaryOwner {
   renewLease(): void
 }
 
-export class LocalPrimary implements VolumeTarget, FeedOwner, RelocationHost {
+export class LocalPrimary implements VolumeTarget, UnalignedOwner, RelocationHost {
   readonly scope: VolumeEpoch
   readonly log: ReplicaLog
   readonly inFlight = new InFlight()
   readonly segmentBlocks: number
-  readonly windowBytes: number
   readonly #turnBlocks: number
   readonly machine: Primary
+  readonly members: MemberFeeds
+  readonly repairs: RepairDesk
   readonly permission = new ServingPermission()
   readonly #context: NodeContext
   readonly #owner: LocalPrimaryOwner
   readonly #counters: VolumeCounters
-  readonly #feeds = new Map<NodeId, MemberFeed>()
-  /** Members that need what can't be read in our log: what is damaged there may be dead, and in no checkpoint. */
-  readonly #unreadableFor = new Set<NodeId>()
   readonly #flushes: FlushRounds
   readonly #flushPattern = new FlushPattern()
-  readonly #repairs: RepairDesk
+  readonly #admission: Admission
+  readonly #reads: SlowReads
+  readonly #unaligned: UnalignedRequests
+  readonly #repeated: RepeatedRequests
   readonly #relocations: Relocations
   #batch: Batch | undefined
   #requests: BatchRequests | undefined
   #turnScheduled = false
   readonly #reserved = new Map<Uint8Array, Batch>()
-  /** Mutations that must wait: for room, for an unaligned write before them, for the epoch to begin. */
-  #queue: Queued[] = []
-  #blockedBy: 'nothing' | 'start' | 'room' | 'unaligned' = 'start'
-  /** A planned move: no mutation is admitted, whatever else they wait for. */
-  #quiescing = false
   /** Unaligned writes whose edges can't be read, flushes of what is lost, writes of who may not; told at the end of the turn. */
   readonly #failures: Failure[] = []
   readonly #guard: AttachmentGuard
-  /** Requests sent again whose first sending is in the log already. */
-  readonly #lateWaiters: LateWaiter[] = []
-  #waitingReads: WaitingRead[] = []
   #serving = false
   /** The reign has begun: its first record is committed. */
   #opened = false
@@ -102,8 +97,6 @@ export class LocalPrimary implements VolumeTarget, FeedOwner, RelocationHost {
   #servingUntil: Instant = instant(Number.NEGATIVE_INFINITY)
   #closed = false
   #tooFewSince: Instant | undefined
-  #announcedCommit: Lsn = lsn(0)
-  #noSpaceSaidAt: number = Number.NEGATIVE_INFINITY
   /** Where the log ended at the last tick, and for how many ticks it has. */
   #quietLsn: Lsn = lsn(0)
   #quietTicks = 0
@@ -119,7 +112,6 @@ export class LocalPrimary implements VolumeTarget, FeedOwner, RelocationHost {
     this.#context = context
     this.log = log
     this.#owner = owner
-    this.windowBytes = context.settings.catchUpWindowBytes
     this.scope = { volume: record.id, epoch: record.epoch }
     this.#counters = context.statistics.volume(`${record.namespace}/${record.name}`)
     const { writtenLsn: appendedLsn, durableLsn, committedLsn } = log
@@ -138,7 +130,7 @@ export class LocalPrimary implements VolumeTarget, FeedOwner, RelocationHost {
           this.#renewPermission()
           owner.changeRecord(changed, revision)
         },
-        flushMember: (node) => this.#sendFlush(node, this.log.appendedLsn),
+        flushMember: (node) => this.members.sendFlush(node, this.log.appendedLsn),
         stepDown: (reason) => context.scheduler.soon(() => owner.steppedDown(reason)),
         event: (level, message, node) => {
           if (message.startsWith('dropping')) context.statistics.membersDropped++
@@ -156,13 +148,22 @@ export class LocalPrimary implements VolumeTarget, FeedOwner, RelocationHost {
     this.#guard = new AttachmentGuard(context, this.machine, {
       settle: () => {
         this.#sealTurnBatch()
-        return this.#blockedBy === 'unaligned' ? undefined : this.log.appendedLsn
+        return this.#admission.behindUnaligned ? undefined : this.log.appendedLsn
       },
       serving: () => this.serving,
     })
-    const links = (): Iterable<Link | undefined> => this.#repairLinks()
+    const links = (): Iterable<Link | undefined> => this.members.linksInSync()
+    this.repairs = new RepairDesk(context, this.scope, log, links, (reason) => owner.failed(reason))
+    this.members = new MemberFeeds(context, this)
     this.#relocations = new Relocations(log, context.scheduler, record.segmentBlocks, this)
-    this.#repairs = new RepairDesk(context, this.scope, log, links, (reason) => owner.failed(reason))
+    const closed = (): boolean => this.#closed
+    this.#admission = new Admission(context, log, record.id, {
+      enter: (mutation) => this.#enter(mutation),
+      woken: () => this.woken(),
+    })
+    this.#reads = new SlowReads(this.repairs, this.#counters, context.clock, closed)
+    this.#unaligned = new UnalignedRequests(log, this.repairs, this.#admission, this, closed)
+    this.#repeated = new RepeatedRequests(this.#flushes)
   }
 
   /** Begins the reign: the `epoch` record, whose commit opens the volume (I6). */
@@ -199,26 +200,18 @@ export class LocalPrimary implements VolumeTarget, FeedOwner, RelocationHost {
   #permitted(now: Instant): boolean {
     if (now < this.#servingUntil) return true
     if (!this.#resting) return false
-    this.#wake()
+    this.woken()
     this.#owner.renewLease()
     return now < this.#servingUntil
-  }
-
-  committedLsn(): Lsn {
-    return this.machine.committedLsn
   }
 
   /** Nothing is under way, owed or to be tidied up. */
   get #quiet(): boolean {
     const calm = this.#quietTicks >= QUIET_AFTER_TICKS && this.log.appendedLsn === this.#quietLsn
-    if (!calm || !this.serving || this.#mustWait || this.#batch !== undefined || !this.inFlight.empty) return false
-    if (this.#waitingReads.length > 0 || this.#lateWaiters.length > 0 || this.#flushes.waiting) return false
-    if (this.#relocations.busy || this.#guard.confirming || this.#announcedCommit < this.machine.committedLsn) return false
+    if (!calm || !this.serving || this.#admission.mustWait || this.#batch !== undefined || !this.inFlight.empty) return false
+    if (this.#reads.waiting || this.#repeated.waiting || this.#flushes.waiting) return false
+    if (this.#relocations.busy || this.#guard.confirming || !this.members.commitAnnounced) return false
     return this.machine.settled
-  }
-
-  feed(node: NodeId): MemberFeed | undefined {
-    return this.#feeds.get(node)
   }
 
   // --- requests
@@ -238,12 +231,12 @@ export class LocalPrimary implements VolumeTarget, FeedOwner, RelocationHost {
         counter.add(length, this.#context.clock.now() - now)
         return true
       }
-      this.#readSlowly({ sink, seq, offset, length, target, targetOffset, startedAt: now })
+      this.#reads.serve({ sink, seq, offset, length, target, targetOffset, startedAt: now })
       return false
     }
-    this.#wake()
-    this.#waitingReads.push({ sink, seq, offset, length, target, targetOffset, startedAt: now })
-    if (this.#closed) this.#context.scheduler.soon(() => this.#returnReads())
+    this.woken()
+    this.#reads.wait({ sink, seq, offset, length, target, targetOffset, startedAt: now })
+    if (this.#closed) this.#context.scheduler.soon(() => this.#reads.returnAll())
     return false
   }
 
@@ -261,9 +254,9 @@ export class LocalPrimary implements VolumeTarget, FeedOwner, RelocationHost {
       this.unreserve(source)
       return
     }
-    if (this.#mustWait) {
+    if (this.#admission.mustWait) {
       const payload = copyBytes(source, sourceStart, sourceStart + length)
-      this.#wait({ kind: 'write', sink, seq, offset, length, fua, payload })
+      this.#admission.wait({ kind: 'write', sink, seq, offset, length, fua, payload })
       this.unreserve(source)
       return
     }
@@ -271,13 +264,13 @@ export class LocalPrimary implements VolumeTarget, FeedOwner, RelocationHost {
     if (applied !== undefined) {
       const payload = copyBytes(source, sourceStart, sourceStart + length)
       this.unreserve(source)
-      this.#answerLater({ lsn: applied, sink, seq, fua, payload })
+      this.#answerRepeated(applied, sink, seq, fua, payload)
       return
     }
     if (((offset | length) & (BLOCK_BYTES - 1)) !== 0) {
       const payload = copyBytes(source, sourceStart, sourceStart + length)
       this.unreserve(source)
-      this.#writeUnaligned(sink, seq, offset, payload, fua)
+      this.#unaligned.write({ sink, seq, offset, payload, fua })
       return
     }
     const startedAt = this.#context.clock.now()
@@ -290,7 +283,7 @@ export class LocalPrimary implements VolumeTarget, FeedOwner, RelocationHost {
     const batch = this.#room(1, blockCount)
     if (batch === undefined) {
       const payload = copyBytes(source, sourceStart, sourceStart + length)
-      this.#wait({ kind: 'write', sink, seq, offset, length, fua, payload })
+      this.#admission.wait({ kind: 'write', sink, seq, offset, length, fua, payload })
       return
     }
     const start = batch.addWrite(sink.session, seq, logicalBlock, blockCount)
@@ -310,30 +303,30 @@ export class LocalPrimary implements VolumeTarget, FeedOwner, RelocationHost {
       this.#refuse(sink, seq, undefined)
       return
     }
-    if (this.#mustWait) {
-      this.#wait({ kind: 'zero', sink, seq, offset, length, fua, payload: undefined })
+    if (this.#admission.mustWait) {
+      this.#admission.wait({ kind: 'zero', sink, seq, offset, length, fua, payload: undefined })
       return
     }
     const applied = this.log.isApplied(sink.session, seq)
     if (applied !== undefined) {
-      this.#answerLater({ lsn: applied, sink, seq, fua, payload: undefined })
+      this.#answerRepeated(applied, sink, seq, fua, undefined)
       return
     }
     const first = Math.ceil(offset / BLOCK_BYTES)
     const end = Math.floor((offset + length) / BLOCK_BYTES)
     const aligned = first * BLOCK_BYTES === offset && end * BLOCK_BYTES === offset + length
     if (!aligned && end - first < 1) {
-      this.#writeUnaligned(sink, seq, offset, new Uint8Array(length), fua)
+      this.#unaligned.write({ sink, seq, offset, payload: new Uint8Array(length), fua })
       return
     }
     if (!aligned) {
-      this.#zeroUnaligned(sink, seq, offset, length, fua)
+      this.#unaligned.zero(sink, seq, offset, length, fua)
       return
     }
     const startedAt = this.#context.clock.now()
     const batch = this.#room(1, 0)
     if (batch === undefined) {
-      this.#wait({ kind: 'zero', sink, seq, offset, length, fua, payload: undefined })
+      this.#admission.wait({ kind: 'zero', sink, seq, offset, length, fua, payload: undefined })
       return
     }
     batch.addZero(sink.session, seq, first, end - first)
@@ -355,8 +348,7 @@ export class LocalPrimary implements VolumeTarget, FeedOwner, RelocationHost {
       }
       const fields = { volume, epoch, acknowledgedIn: missing.epoch, acknowledgedTo: missing.lsn }
       this.#context.events.event('error', 'a flush failed: acknowledged writes are lost with their copies', fields)
-      this.#failures.push({ sink, seq, payload: undefined, error: errno.EIO })
-      this.#scheduleTurn()
+      this.fail(sink, seq, undefined, errno.EIO)
       return
     }
     // Before the reign has begun anything in our log may have been acknowledged by the last primary (I6).
@@ -406,45 +398,14 @@ export class LocalPrimary implements VolumeTarget, FeedOwner, RelocationHost {
   }
 
   detach(sink: PieceSink): void {
-    this.#waitingReads = this.#waitingReads.filter((read) => read.sink !== sink)
+    this.#reads.forget(sink)
   }
 
   // --- members
 
-  /** A replica asks to follow. */
-  subscribe(link: Link, message: SubscribeMessage): void {
-    this.#wake()
-    const { record } = this.machine
-    const refuse = (reason: 'not-a-replica' | 'stale-epoch'): void =>
-      link.send({ type: 'refused', ...this.scope, reason })
-    if (!record.replicas.includes(link.node)) return refuse('not-a-replica')
-    if (message.epoch !== this.scope.epoch) return refuse('stale-epoch')
-    this.#feeds.get(link.node)?.end()
-    const fork = this.log.forkPoint(message.epochTable, message.appendedLsn)
-    this.machine.subscribed(link.node, fork, message.durableLsn, this.#context.clock.now())
-    const feed = new MemberFeed(this, link, fork)
-    this.#feeds.set(link.node, feed)
-    feed.start(message, this.#unreadableFor.delete(link.node))
-  }
-
-  acknowledged(link: Link, appendedLsn: Lsn, durableLsn: Lsn): void {
-    const feed = this.#feeds.get(link.node)
-    if (feed === undefined || feed.link !== link || this.#closed) return
-    this.machine.acknowledged(link.node, appendedLsn, durableLsn, this.#context.clock.now())
-    feed.acknowledged(appendedLsn)
-  }
-
-  rebuildProgress(link: Link, receivedBytes: number, installed: boolean): void {
-    const feed = this.#feeds.get(link.node)
-    if (feed?.link !== link) return
-    this.machine.heardFrom(link.node, this.#context.clock.now())
-    feed.rebuildProgress(receivedBytes, installed)
-  }
-
   linkClosed(link: Link): void {
-    const feed = this.#feeds.get(link.node)
-    if (feed?.link === link) this.#endFeed(feed)
-    this.#repairs.linkClosed(link)
+    this.members.linkClosed(link)
+    this.repairs.linkClosed(link)
   }
 
   granted(node: NodeId, until: Instant): void {
@@ -458,36 +419,8 @@ export class LocalPrimary implements VolumeTarget, FeedOwner, RelocationHost {
     this.#renewPermission()
   }
 
-  get repairs(): RepairDesk {
-    return this.#repairs
-  }
-
-  feedLive(node: NodeId): void {
-    this.machine.live(node)
-  }
-  feedLagging(node: NodeId): void {
-    this.machine.lagging(node)
-  }
   repair(position: Lsn, blockCount: number, done: (ok: boolean) => void): void {
-    this.#repairs.repair(position, blockCount, done)
-  }
-
-  mayRebuild(node: NodeId): boolean {
-    return this.machine.mayRebuild(node, this.#context.clock.now())
-  }
-
-  feedFailed(node: NodeId, reason: string): void {
-    this.#context.events.event('warn', `a member can't be fed: ${reason}`, { ...this.scope, node })
-    const feed = this.#feeds.get(node)
-    if (feed !== undefined) {
-      feed.link.send({ type: 'refused', ...this.scope, reason: 'stale-epoch' })
-      this.#endFeed(feed)
-    }
-  }
-
-  feedUnreadable(node: NodeId): void {
-    this.#unreadableFor.add(node)
-    this.feedFailed(node, 'our own log is damaged there, and no other copy is whole')
+    this.repairs.repair(position, blockCount, done)
   }
 
   // --- time and end
@@ -500,14 +433,9 @@ export class LocalPrimary implements VolumeTarget, FeedOwner, RelocationHost {
     this.#quietLsn = this.log.appendedLsn
     this.machine.tick(now)
     this.#renewPermission()
-    for (const feed of this.#feeds.values()) feed.pump()
-    if (this.#flushes.retry()) {
-      for (const feed of this.#feeds.values()) this.#sendFlush(feed.node, this.log.appendedLsn)
-    }
-    if (this.#announcedCommit < this.machine.committedLsn) {
-      this.#announcedCommit = this.machine.committedLsn
-      for (const feed of this.#feeds.values()) feed.committed(this.machine.committedLsn)
-    }
+    this.members.pump()
+    if (this.#flushes.retry()) this.members.sendFlushToAll(this.log.appendedLsn)
+    this.members.announceCommit()
     this.#guard.advance()
     this.#failForWantOfCopies(now)
     this.#relocations.begin()
@@ -519,7 +447,8 @@ export class LocalPrimary implements VolumeTarget, FeedOwner, RelocationHost {
     return this.#resting
   }
 
-  #wake(): void {
+  /** Something is under way again. */
+  woken(): void {
     if (!this.#resting) return
     this.#resting = false
     this.#quietTicks = 0
@@ -527,22 +456,17 @@ export class LocalPrimary implements VolumeTarget, FeedOwner, RelocationHost {
   }
 
   recordChanged(record: VolumeRecord, modRevision: number): void {
-    if (modRevision !== this.machine.modRevision) this.#wake()
+    if (modRevision !== this.machine.modRevision) this.woken()
     this.machine.recordChanged(record, modRevision, this.#context.clock.now())
     if (this.#guard.confirming) this.#guard.advance()
-    for (const [node, feed] of this.#feeds) {
-      if (record.replicas.includes(node)) continue
-      // It may hear of this only when it is in again: then it must ask anew.
-      feed.link.send({ type: 'refused', ...this.scope, reason: 'not-a-replica' })
-      this.#endFeed(feed)
-    }
+    this.members.recordChanged(record)
     this.#renewPermission()
   }
 
   /** Stops admitting mutations, for a planned move. `ready` once all is committed on `successor`. */
   quiesce(): void {
-    this.#wake()
-    this.#quiescing = true
+    this.woken()
+    this.#admission.quiesce()
     this.#endTurn()
   }
 
@@ -552,7 +476,8 @@ export class LocalPrimary implements VolumeTarget, FeedOwner, RelocationHost {
   }
 
   get quiescent(): boolean {
-    return this.#quiescing && this.#blockedBy !== 'unaligned' && this.inFlight.empty && this.#batch === undefined
+    const { quiescing, behindUnaligned } = this.#admission
+    return quiescing && !behindUnaligned && this.inFlight.empty && this.#batch === undefined
   }
 
   /** The planned move is off. */
@@ -560,17 +485,7 @@ export class LocalPrimary implements VolumeTarget, FeedOwner, RelocationHost {
     if (this.#closed) return
     this.#serving = true
     this.#renewPermission()
-    this.#quiescing = false
-    if (this.#blockedBy === 'nothing') this.#unblock()
-  }
-
-  /** A member says that it can't go on. */
-  memberRefused(link: Link, reason: string): void {
-    const feed = this.#feeds.get(link.node)
-    if (feed?.link !== link) return
-    const { volume, epoch } = this.scope
-    this.#context.events.event('warn', `a member gave up: ${reason}`, { volume, epoch, node: link.node })
-    this.#endFeed(feed)
+    this.#admission.resume()
   }
 
   /** Ends the reign: every unanswered request is returned to its session. */
@@ -578,8 +493,8 @@ export class LocalPrimary implements VolumeTarget, FeedOwner, RelocationHost {
     if (this.#closed) return
     this.#closed = true
     this.#serving = false
-    for (const feed of this.#feeds.values()) feed.end()
-    this.#feeds.clear()
+    this.#admission.close()
+    this.members.close()
     const batch = this.#batch
     const requests = this.#requests
     this.#batch = undefined
@@ -591,12 +506,12 @@ export class LocalPrimary implements VolumeTarget, FeedOwner, RelocationHost {
       }
       if (batch !== undefined && requests !== undefined) returnRequests(batch, requests)
       batch?.release()
-      for (const waiter of this.#lateWaiters.splice(0)) waiter.sink.pieceReturned(waiter.seq, waiter.payload)
+      this.#repeated.returnAll()
       for (const { sink, seq, payload } of this.#failures.splice(0)) sink.pieceReturned(seq, payload)
       this.#flushes.returnAll()
-      this.#returnReads()
-      for (const queued of this.#queue.splice(0)) queued.sink.pieceReturned(queued.seq, queued.payload)
-      this.#repairs.close()
+      this.#reads.returnAll()
+      this.#admission.returnAll()
+      this.repairs.close()
     })
   }
 
@@ -614,11 +529,11 @@ export class LocalPrimary implements VolumeTarget, FeedOwner, RelocationHost {
   ): void {
     const length = blockCount * BLOCK_BYTES
     this.#sealTurnBatch()
-    if (!this.#mayAppend(blockCount)) {
+    if (!this.#admission.hasRoom(blockCount)) {
       const payload = copyBytes(source, sourceStart, sourceStart + length)
       this.unreserve(source)
       const offset = logicalBlock * BLOCK_BYTES
-      this.#wait({ kind: 'write', sink, seq, offset, length, fua, payload })
+      this.#admission.wait({ kind: 'write', sink, seq, offset, length, fua, payload })
       return
     }
     const reserved = this.#reserved.get(source)
@@ -643,7 +558,7 @@ export class LocalPrimary implements VolumeTarget, FeedOwner, RelocationHost {
       // Trims may use the reserve: they are how a full volume becomes less full.
       batch = this.log.newBatch(0)
     } else {
-      if (!this.#mayAppend(Math.max(blocks, this.#turnBlocks))) return undefined
+      if (!this.#admission.hasRoom(Math.max(blocks, this.#turnBlocks))) return undefined
       batch = this.log.newBatch(Math.max(blocks, this.#turnBlocks))
     }
     this.#batch = batch
@@ -652,158 +567,31 @@ export class LocalPrimary implements VolumeTarget, FeedOwner, RelocationHost {
     return batch
   }
 
-  #mayAppend(blocks: number): boolean {
-    const room = this.log.canAppend(blocks)
-    if (room === 'yes') return true
-    this.#blockedBy = 'room'
-    if (room === 'opening') {
-      this.log.onRoom(() => {
-        if (this.#blockedBy === 'room') this.#unblock()
-      })
-    } else {
-      // Whoever waits is told at the end of the turn; the next request asks for room again.
-      this.#context.scheduler.soon(() => this.#failForSpace())
-    }
-    return false
-  }
-
-  #failForSpace(): void {
-    if (this.#blockedBy !== 'room' || this.#closed) return
-    const now = this.#context.clock.now()
-    if (now >= this.#noSpaceSaidAt + NO_SPACE_SAID_MS) {
-      this.#noSpaceSaidAt = now
-      const { volume } = this.scope
-      this.#context.events.event('error', 'no space for the log: writes get ENOSPC until there is some', { volume })
-    }
-    for (const queued of this.#queue.splice(0)) queued.sink.pieceDone(queued.seq, errno.ENOSPC)
-    this.#blockedBy = 'nothing'
-  }
-
-  get #mustWait(): boolean {
-    return this.#blockedBy !== 'nothing' || this.#quiescing || this.#closed
-  }
-
-  #wait(queued: Queued): void {
-    this.#wake()
-    this.#queue.push(queued)
-    if (this.#closed) {
-      this.#context.scheduler.soon(() => {
-        for (const left of this.#queue.splice(0)) left.sink.pieceReturned(left.seq, left.payload)
-      })
-    }
-  }
-
-  #unblock(): void {
-    this.#blockedBy = 'nothing'
-    const queue = this.#queue
-    this.#queue = []
-    for (const { kind, sink, seq, offset, length, fua, payload } of queue) {
-      if (kind === 'zero') this.zero(sink, seq, offset, length, { fua, keepAllocated: false })
-      else if (payload !== undefined) this.write(sink, seq, offset, payload, 0, length, fua)
-    }
+  #enter({ kind, sink, seq, offset, length, fua, payload }: Mutation): void {
+    if (kind === 'zero') this.zero(sink, seq, offset, length, { fua, keepAllocated: false })
+    else if (payload !== undefined) this.write(sink, seq, offset, payload, 0, length, fua)
   }
 
   /** A primary that may have been deposed can't know who has the volume now: its word would not be final. */
   #refuse(sink: PieceSink, seq: number, payload: Uint8Array | undefined): void {
-    if (this.answersReads) {
-      this.#failures.push({ sink, seq, payload, error: errno.EPERM })
-      this.#scheduleTurn()
-    } else this.#context.scheduler.soon(() => sink.pieceReturned(seq, payload))
+    if (this.answersReads) this.fail(sink, seq, payload, errno.EPERM)
+    else this.#context.scheduler.soon(() => sink.pieceReturned(seq, payload))
   }
 
-  #answerLater(waiter: LateWaiter): void {
-    this.#lateWaiters.push(waiter)
+  fail(sink: PieceSink, seq: number, payload: Uint8Array | undefined, error: Errno): void {
+    this.#failures.push({ sink, seq, payload, error })
     this.#scheduleTurn()
   }
 
-  /** Read-modify-write of the blocks at the edges; mutations behind it wait if they must be read from disk. */
-  #writeUnaligned(
-    sink: PieceSink,
-    seq: number,
-    offset: number,
-    payload: Uint8Array,
-    fua: boolean,
-  ): void {
-    const { length } = payload
-    const first = Math.floor(offset / BLOCK_BYTES)
-    const end = Math.ceil((offset + length) / BLOCK_BYTES)
-    // The newest version of an edge block may lie in the batch that is being filled.
-    this.#sealTurnBatch()
-    const blockBytes = new Uint8Array((end - first) * BLOCK_BYTES)
-    const lastAt = (end - first - 1) * BLOCK_BYTES
-    const headCut = offset % BLOCK_BYTES !== 0 || end - first === 1
-    const tailCut = (offset + length) % BLOCK_BYTES !== 0 && end - first > 1
-    const append = (): void => {
-      blockBytes.set(payload, offset - first * BLOCK_BYTES)
-      const batch = this.#room(1, end - first)
-      if (batch === undefined) {
-        this.#queue.unshift({ kind: 'write', sink, seq, offset, length, fua, payload })
-        return
-      }
-      const start = batch.addWrite(sink.session, seq, first, end - first)
-      batch.buffer.set(blockBytes, start)
-      const requests = this.#requests
-      requests?.originals.set(requests.count, payload)
-      requests?.add(sink, seq, -1, length, fua, this.#context.clock.now())
-      this.#sealTurnBatch()
-    }
-    const headHere = !headCut || this.log.readLatest(first, blockBytes, 0)
-    const tailHere = !tailCut || this.log.readLatest(end - 1, blockBytes, lastAt)
-    if (headHere && tailHere) {
-      append()
-      return
-    }
-    this.#blockedBy = 'unaligned'
-    const failed = (outcome: ReadOutcome): void => {
-      if (this.#closed || outcome === 'elsewhere') {
-        sink.pieceReturned(seq, payload)
-        if (this.#closed) return
-      } else {
-        this.#failures.push({ sink, seq, payload, error: errno.EIO })
-        this.#scheduleTurn()
-      }
-      if (this.#blockedBy === 'unaligned') this.#unblock()
-    }
-    const finish = (): void => {
-      if (this.#closed) {
-        sink.pieceReturned(seq, payload)
-        return
-      }
-      this.#blockedBy = 'nothing'
-      append()
-      if (this.#blockedBy === 'nothing') this.#unblock()
-    }
-    const then = (next: () => void) => (outcome: ReadOutcome): void => {
-      if (outcome === 'read') next()
-      else failed(outcome)
-    }
-    const readTail = (): void => {
-      if (!tailCut) finish()
-      else this.#repairs.readLatest(end - 1, blockBytes, lastAt, then(finish))
-    }
-    if (!headCut) readTail()
-    else this.#repairs.readLatest(first, blockBytes, 0, then(readTail))
-  }
-
-  /** Edges by read-modify-write under no number of their own, then the middle under the piece's. */
-  #zeroUnaligned(sink: PieceSink, seq: number, offset: number, length: number, fua: boolean): void {
-    const firstWhole = Math.ceil(offset / BLOCK_BYTES) * BLOCK_BYTES
-    const endWhole = Math.floor((offset + length) / BLOCK_BYTES) * BLOCK_BYTES
-    const options = { fua, keepAllocated: false }
-    const parts: (() => void)[] = []
-    const edge = new EdgeSink(sink, seq, () => parts.shift()?.())
-    const head = firstWhole - offset
-    const tail = offset + length - endWhole
-    if (head > 0) parts.push(() => this.write(edge, 0, offset, new Uint8Array(head), 0, head, false))
-    if (tail > 0) parts.push(() => this.write(edge, 0, endWhole, new Uint8Array(tail), 0, tail, false))
-    parts.push(() => this.zero(sink, seq, firstWhole, endWhole - firstWhole, options))
-    parts.shift()?.()
+  #answerRepeated(applied: Lsn, sink: PieceSink, seq: number, fua: boolean, payload: Uint8Array | undefined): void {
+    this.#repeated.wait({ lsn: applied, sink, seq, fua, payload })
+    this.#scheduleTurn()
   }
 
   #scheduleTurn(): void {
     if (this.#turnScheduled) return
     this.#turnScheduled = true
-    this.#wake()
+    this.woken()
     this.#context.scheduler.soon(this.#endTurn)
   }
 
@@ -812,7 +600,7 @@ export class LocalPrimary implements VolumeTarget, FeedOwner, RelocationHost {
     if (this.#closed) return
     this.#sealTurnBatch()
     if (this.#failures.length > 0) for (const { sink, seq, error } of this.#failures.splice(0)) sink.pieceDone(seq, error)
-    this.#answerLateWaiters()
+    this.#repeated.answer(this.machine.committedLsn)
     this.#flushes.run()
   }
 
@@ -826,13 +614,13 @@ export class LocalPrimary implements VolumeTarget, FeedOwner, RelocationHost {
   }
 
   #sealAndSend(batch: Batch, requests: BatchRequests, flushExpected = false): void {
-    this.#wake()
+    this.woken()
     const start = this.log.seal(batch, this.scope.epoch)
     const { endLsn } = batch
     const flushFollows = flushExpected && this.#flushes.anticipate(endLsn)
     const entry = { batch, lsn: start, endLsn, requests, written: false }
     this.inFlight.push(entry)
-    this.#sendToMembers(entry, flushFollows)
+    this.members.batchSealed(entry, flushFollows)
     const atOnce = this.log.append(batch, (error) => {
       if (error !== undefined) {
         this.#owner.failed(`the log can't be written: ${error.message}`)
@@ -849,14 +637,6 @@ export class LocalPrimary implements VolumeTarget, FeedOwner, RelocationHost {
     if (flushFollows) this.#flushOwn()
     if (this.inFlight.head === entry) this.machine.appended(endLsn)
     else this.#advanceWritten()
-  }
-
-  #sendToMembers({ batch, lsn, endLsn }: InFlightBatch, flushFollows: boolean): void {
-    for (const [node, feed] of this.#feeds) {
-      const withFlush = flushFollows && this.machine.member(node)?.required === true
-      feed.batchSealed(batch, lsn, endLsn, withFlush)
-      if (withFlush) this.#sendFlush(node, endLsn)
-    }
   }
 
   #advanceWritten(): void {
@@ -880,7 +660,7 @@ export class LocalPrimary implements VolumeTarget, FeedOwner, RelocationHost {
       this.inFlight.recycle(entry.requests)
       entry.batch.release()
     }
-    if (this.#lateWaiters.length > 0) this.#answerLateWaiters()
+    this.#repeated.answer(position)
     if (this.#guard.confirming) this.#guard.advance()
     if (!this.#serving && this.#servingFromLsn > 0 && position >= this.#servingFromLsn) this.#open()
   }
@@ -902,18 +682,6 @@ export class LocalPrimary implements VolumeTarget, FeedOwner, RelocationHost {
     }
   }
 
-  #answerLateWaiters(): void {
-    const committed = this.machine.committedLsn
-    const ready = this.#lateWaiters.filter((waiter) => waiter.lsn <= committed)
-    if (ready.length === 0) return
-    const left = this.#lateWaiters.filter((waiter) => waiter.lsn > committed)
-    this.#lateWaiters.splice(0, this.#lateWaiters.length, ...left)
-    for (const { sink, seq, fua, payload } of ready) {
-      if (fua) this.#flushes.wait(committed, sink, seq, payload)
-      else sink.pieceDone(seq, errno.OK)
-    }
-  }
-
   #open(): void {
     this.#serving = true
     this.#opened = true
@@ -921,40 +689,19 @@ export class LocalPrimary implements VolumeTarget, FeedOwner, RelocationHost {
     this.#context.events.event('info', 'serving as primary', { volume, epoch })
     this.#renewPermission()
     this.#scheduleTurn()
-    if (this.#blockedBy === 'start') this.#context.scheduler.soon(() => this.#blockedBy === 'start' && this.#unblock())
+    this.#admission.begin()
   }
 
   #renewPermission(): void {
     this.#servingUntil = this.permission.until(this.machine.othersInSync())
     if (!this.answersReads) return
     if (this.#flushes.waiting) this.#scheduleTurn()
-    if (this.#waitingReads.length === 0) return
-    const reads = this.#waitingReads
-    this.#waitingReads = []
-    for (const read of reads) this.#readSlowly(read)
-  }
-
-  #readSlowly(request: WaitingRead): void {
-    const { sink, seq, offset, length, target, targetOffset, startedAt } = request
-    this.#repairs.read(offset, length, target, targetOffset, (outcome) => {
-      if (outcome === 'elsewhere' || this.#closed) {
-        sink.pieceReturned(seq, undefined)
-        return
-      }
-      const ok = outcome === 'read'
-      this.#counters.read.add(length, this.#context.clock.now() - startedAt)
-      if (!ok) this.#counters.read.errors++
-      sink.pieceDone(seq, ok ? errno.OK : errno.EIO)
-    })
-  }
-
-  #returnReads(): void {
-    for (const { sink, seq } of this.#waitingReads.splice(0)) sink.pieceReturned(seq, undefined)
+    this.#reads.serveAll()
   }
 
   #flushAll(target: Lsn): void {
     // The others first: their disks work while ours does.
-    for (const node of this.machine.othersInSync()) this.#sendFlush(node, target)
+    for (const node of this.machine.othersInSync()) this.members.sendFlush(node, target)
     this.#flushOwn()
   }
 
@@ -965,21 +712,6 @@ export class LocalPrimary implements VolumeTarget, FeedOwner, RelocationHost {
     })
   }
 
-  #sendFlush(node: NodeId, target: Lsn): void {
-    this.#feeds.get(node)?.link.send({ type: 'flush', ...this.scope, lsn: target })
-  }
-
-  #endFeed(feed: MemberFeed): void {
-    this.#wake()
-    feed.end()
-    this.#feeds.delete(feed.node)
-    this.machine.gone(feed.node, this.#context.clock.now())
-  }
-
-  *#repairLinks(): Generator<Link | undefined> {
-    for (const node of this.machine.othersInSync()) yield this.#feeds.get(node)?.link
-  }
-
   #failForWantOfCopies(now: Instant): void {
     if (this.machine.enoughInSync) {
       this.#tooFewSince = undefined
@@ -987,11 +719,11 @@ export class LocalPrimary implements VolumeTarget, FeedOwner, RelocationHost {
     }
     this.#tooFewSince ??= now
     if (now - this.#tooFewSince < this.#context.settings.tooFewReplicasMs) return
-    for (const queued of this.#queue.splice(0)) queued.sink.pieceDone(queued.seq, errno.EIO)
-    for (const { sink, seq } of this.#lateWaiters.splice(0)) sink.pieceDone(seq, errno.EIO)
+    this.#admission.failAll(errno.EIO)
+    this.#repeated.failAll(errno.EIO)
     this.#flushes.failUncommitted()
     // Where the record of the epoch can't commit either, what was committed before isn't known: reads have no answer.
-    if (!this.#opened) for (const { sink, seq } of this.#waitingReads.splice(0)) sink.pieceDone(seq, errno.EIO)
+    if (!this.#opened) this.#reads.failAll(errno.EIO)
     for (const entry of this.inFlight) {
       // In the log they stay, and may yet commit; the client only learns that they are not safe now.
       for (let at = 0; at < entry.requests.count; at++) {
@@ -1001,10 +733,29 @@ export class LocalPrimary implements VolumeTarget, FeedOwner, RelocationHost {
     }
   }
 
+  // --- UnalignedOwner
+
+  settle(): void {
+    this.#sealTurnBatch()
+  }
+
+  appendBlocks(firstBlock: number, blocks: Uint8Array, { sink, seq, payload, fua }: UnalignedWrite): boolean {
+    const blockCount = blocks.length / BLOCK_BYTES
+    const batch = this.#room(1, blockCount)
+    if (batch === undefined) return false
+    const start = batch.addWrite(sink.session, seq, firstBlock, blockCount)
+    batch.buffer.set(blocks, start)
+    const requests = this.#requests
+    requests?.originals.set(requests.count, payload)
+    requests?.add(sink, seq, -1, payload.length, fua, this.#context.clock.now())
+    this.#sealTurnBatch()
+    return true
+  }
+
   // --- RelocationHost
 
   get mayRelocate(): boolean {
-    return this.#serving && !this.#mustWait
+    return this.#serving && !this.#admission.mustWait
   }
 
   appendRelocation(batch: Batch): void {
@@ -1018,68 +769,4 @@ interface Failure {
   readonly seq: number
   readonly payload: Uint8Array | undefined
   readonly error: Errno
-}
-
-interface LateWaiter {
-  readonly lsn: Lsn
-  readonly sink: PieceSink
-  readonly seq: number
-  readonly fua: boolean
-  readonly payload: Uint8Array | undefined
-}
-
-interface Queued {
-  readonly kind: 'write' | 'zero'
-  readonly sink: PieceSink
-  readonly seq: number
-  readonly offset: number
-  readonly length: number
-  readonly fua: boolean
-  readonly payload: Uint8Array | undefined
-}
-
-interface WaitingRead {
-  readonly sink: PieceSink
-  readonly seq: number
-  readonly offset: number
-  readonly length: number
-  readonly target: Uint8Array
-  readonly targetOffset: number
-  readonly startedAt: number
-}
-
-/** Stands in for a piece's sink while an edge of it is written; passes failures on. */
-class EdgeSink implements PieceSink {
-  readonly session = 0 as PieceSink['session']
-  readonly origin: NodeId
-  readonly #sink: PieceSink
-  readonly #seq: number
-  readonly #next: () => void
-  constructor(sink: PieceSink, seq: number, next: () => void) {
-    this.origin = sink.origin
-    this.#sink = sink
-    this.#seq = seq
-    this.#next = next
-  }
-  pieceDone(_seq: number, error: Errno): void {
-    if (error === errno.OK) this.#next()
-    else this.#sink.pieceDone(this.#seq, error)
-  }
-  pieceReturned(): void {
-    this.#sink.pieceReturned(this.#seq, undefined)
-  }
-}
-
-function returnRequests(batch: Batch, requests: BatchRequests): void {
-  for (let at = 0; at < requests.count; at++) {
-    const payload = payloadOf(batch, requests, at)
-    requests.sinks[at]?.pieceReturned(requests.seqs[at] as number, payload)
-  }
-}
-
-/** A copy of what one write of a batch brought; undefined where it brought nothing. */
-function payloadOf(batch: Batch, requests: BatchRequests, at: number): Uint8Array | undefined {
-  const start = requests.payloadStarts[at] as number
-  const length = requests.lengths[at] as number
-  return requests.originals.get(at) ?? (start < 0 ? undefined : copyBytes(batch.buffer, start, start + length))
 }

@@ -4,7 +4,6 @@
  *
  * Invariants:
  * - I4: from the moment it stands until the outcome is certain it takes nothing of an older epoch.
- * - I5: it stands by one transaction: primary's key absent and record unchanged.
  * - I8: it never stands before `#promisedUntil`; a restarted process waits one grant's length, because
  *   it does not know what its predecessor promised.
  * - The log has one user at a time: a role begins only when the last one's operations have ended.
@@ -17,14 +16,13 @@ import {
   instant,
   keys,
   type NodeId,
-  type Transaction,
   type VolumeId,
   type VolumeRecord,
 } from '@holdfast/base'
-import { decideElection, type ElectionDecision, type LogStatus } from '@holdfast/replication'
 import { openReplicaLog, type ReplicaLog, setLogAside } from '@holdfast/volume-log'
 import type { PeerMessage, StatusMessage, SubscribeMessage, VolumeEpoch } from '@holdfast/wire'
 import type { LocalReplicaView, MemberView } from '@holdfast/base'
+import { Candidacy, primaryValue } from './candidacy.ts'
 import type { Versioned } from './cluster-view.ts'
 import type { NodeContext } from './context.ts'
 import { Follower, type Trouble } from './follower.ts'
@@ -36,7 +34,7 @@ import type { Link } from './peer-table.ts'
 type Role =
   | { readonly kind: 'opening' }
   | { readonly kind: 'idle' }
-  | { readonly kind: 'candidate'; readonly absentSince: Instant; complainAt: Instant }
+  | { readonly kind: 'candidate' }
   | { readonly kind: 'follower'; readonly primary: NodeId; readonly follower: Follower | undefined }
   | { readonly kind: 'primary'; readonly primary: LocalPrimary; leaseSerial: number }
   | { readonly kind: 'failed'; readonly reason: string; readonly reopenAt: Instant }
@@ -51,10 +49,6 @@ const NO_SPACE_RETRY_MS = 5_000
 const REOPEN_MS_MIN = 2_000
 const REOPEN_MS_MAX = 60_000
 const UNCERTAIN_RETRY_MS = 200
-/** An election goes by answers no older than this. */
-const ANSWER_MS_MAX = 1_000
-/** A candidate that can't stand says why this often. */
-const COMPLAIN_MS = 10_000
 
 export interface ReplicaOwner {
   /** The role changed: sessions may have to go elsewhere. */
@@ -72,16 +66,10 @@ export class Replica {
   #log: ReplicaLog | undefined
   #role: Role = { kind: 'opening' }
   #promisedUntil: Instant
-  /** The epoch we try to win, while the outcome is uncertain. */
-  #standingFor: Epoch | undefined
+  readonly #candidacy: Candidacy
   #registering = false
   #cleaning = false
   #maintainedAt: Instant
-  readonly #answers = new Map<NodeId, LogStatus | undefined>()
-  #answersFor: string = ''
-  #askedAt: Instant = instant(Number.NEGATIVE_INFINITY)
-  /** When the answers of this round began to be collected. */
-  #roundAt: Instant = instant(Number.NEGATIVE_INFINITY)
   #retryAt: Instant = instant(Number.NEGATIVE_INFINITY)
   #lastFollower: Follower | undefined
   /** Times that the disk failed since this process began. */
@@ -101,6 +89,11 @@ export class Replica {
     const mayHavePromised = record.epoch > 0 && record.primary !== context.self.node
     this.#promisedUntil = mayHavePromised ? after(now, context.times.grantMs * (1 + CLOCK_RATE_MARGIN)) : now
     this.#handOver = new HandOver(context, key, record.id)
+    this.#candidacy = new Candidacy(context, key, {
+      closed: () => this.#role.kind === 'closed',
+      won: (won, modRevision, leaseSerial) => this.#won(won, modRevision, leaseSerial),
+      lost: () => this.evaluate(),
+    })
     this.#open(record)
   }
 
@@ -166,7 +159,7 @@ export class Replica {
     const holder = this.#context.view.primaries.get(this.volume)
     if (holder !== undefined && holder.record.node !== node) {
       this.#follow(holder.record.node, holder.record.epoch, record)
-    } else if (holder !== undefined && this.#standingFor === undefined) {
+    } else if (holder !== undefined && !this.#candidacy.standing) {
       // Our own key without our own reign: left by an earlier life, or by a role that ended.
       if (holder.record.incarnation !== incarnation || holder.record.epoch <= record.epoch) {
         this.#dropOwnKey()
@@ -188,7 +181,7 @@ export class Replica {
 
   get #mayRest(): boolean {
     const role = this.#role
-    if (this.#log?.state !== 'ok' || this.#standingFor !== undefined) return false
+    if (this.#log?.state !== 'ok' || this.#candidacy.standing) return false
     if (role.kind === 'follower') return role.follower?.phase === 'following'
     if (role.kind !== 'primary' || this.#handOver.active || this.#registering) return false
     const { lease } = this.#context
@@ -230,7 +223,7 @@ export class Replica {
     const record = this.#context.view.byId.get(this.volume)?.record
     // A candidate has seen the primary's key go: promises to that primary would only put off the election.
     if (record === undefined || this.#role.kind === 'primary' || this.#role.kind === 'candidate') return false
-    if (this.#standingFor !== undefined || record.epoch > theirs) return false
+    if (this.#candidacy.standing || record.epoch > theirs) return false
     if (this.#log !== undefined && this.#log.lastEpoch > theirs) return false
     if (until > this.#promisedUntil) this.#promisedUntil = until
     return true
@@ -253,14 +246,13 @@ export class Replica {
   }
 
   statusAnswered(node: NodeId, message: StatusMessage): void {
-    const { present, lastEpoch, appendedLsn, suspect } = message
-    this.#answers.set(node, present ? { lastEpoch, appendedLsn, suspect } : undefined)
+    this.#candidacy.answered(node, message)
     if (this.#role.kind === 'candidate') this.evaluate()
   }
 
   subscribe(link: Link, message: SubscribeMessage): void {
     const primary = this.primary
-    if (primary !== undefined) primary.subscribe(link, message)
+    if (primary !== undefined) primary.members.subscribe(link, message)
     else {
       const scope = { volume: this.volume, epoch: message.epoch }
       link.send({ type: 'refused', ...scope, reason: 'not-primary' })
@@ -371,7 +363,7 @@ export class Replica {
 
   /** Whatever was wrong with the disk may be over: recovery says what the copy still holds. */
   #reopen(record: VolumeRecord): void {
-    if (this.#lastFollower?.busy === true || this.#standingFor !== undefined) return
+    if (this.#lastFollower?.busy === true || this.#candidacy.standing) return
     this.#openAgain(record, (open) => open())
   }
 
@@ -414,7 +406,7 @@ export class Replica {
     this.resting = false
     const serial = lease.serial
     const key = keys.primary(this.volume)
-    const value = this.#primaryValue(role.primary.scope.epoch)
+    const value = primaryValue(this.#context, role.primary.scope.epoch)
     coordinator.transact(
       {
         compares: [
@@ -428,11 +420,6 @@ export class Replica {
         if (result.kind === 'ok' && this.#role === role) role.leaseSerial = serial
       },
     )
-  }
-
-  #primaryValue(reign: Epoch): string {
-    const { node, incarnation } = this.#context.self
-    return JSON.stringify({ node, incarnation, epoch: reign })
   }
 
   #dropOwnKey(): void {
@@ -451,7 +438,7 @@ export class Replica {
 
   #follow(primary: NodeId, reign: Epoch, record: VolumeRecord): void {
     const log = this.#log
-    if (log === undefined || this.#standingFor !== undefined || !record.replicas.includes(this.#context.self.node)) return
+    if (log === undefined || this.#candidacy.standing || !record.replicas.includes(this.#context.self.node)) return
     const role = this.#role
     if (role.kind === 'follower' && role.primary === primary) {
       if (role.follower !== undefined) {
@@ -500,130 +487,21 @@ export class Replica {
 
   #beCandidate(versioned: Versioned<VolumeRecord>): void {
     const { record } = versioned
-    const { clock, self, peers, times } = this.#context
+    const { self } = this.#context
     const log = this.#log
+    const role = this.#role
     if (log === undefined || log.state !== 'ok' || !record.inSync.includes(self.node)) return
-    const now = clock.now()
-    let role = this.#role
     if (role.kind !== 'candidate') {
       if (role.kind === 'follower') role.follower?.close()
-      role = { kind: 'candidate', absentSince: now, complainAt: after(now, COMPLAIN_MS) }
-      this.#setRole(role)
+      this.#candidacy.begin()
+      this.#setRole({ kind: 'candidate' })
     }
-    if (this.#standingFor !== undefined || this.#lastFollower?.busy === true) return
-    const round = `${record.epoch}/${versioned.modRevision}`
-    // An answer grows old: a copy that could not be read may be readable by now.
-    if (this.#answersFor !== round || now >= after(this.#roundAt, ANSWER_MS_MAX)) {
-      this.#answersFor = round
-      this.#roundAt = now
-      this.#answers.clear()
-      this.#askedAt = instant(Number.NEGATIVE_INFINITY)
-    }
-    if (now >= after(this.#askedAt, 50)) {
-      let asked = true
-      for (const node of record.inSync) {
-        if (node === self.node || this.#answers.has(node)) continue
-        const link = peers.ensure(node, 'control', this.volume)
-        link?.send({ type: 'status-request', volume: this.volume, epoch: record.epoch })
-        asked &&= link !== undefined
-      }
-      if (asked) this.#askedAt = now
-    }
-    const { lastEpoch, appendedLsn, suspect } = log
-    const decision = decideElection(
-      {
-        self: self.node,
-        now,
-        record,
-        own: { lastEpoch, appendedLsn, suspect },
-        answers: this.#answers,
-        absentSince: role.absentSince,
-        promisedUntil: record.releasedEpoch === record.epoch ? now : this.#promisedUntil,
-      },
-      times.election,
-    )
-    if (decision.kind === 'stand' && this.#context.lease.held) this.#stand(versioned, decision.inSync)
-    else if (now >= role.complainAt) this.#complain(role, decision, record)
-  }
-
-  /** A volume without a primary for long: says why this copy does not stand. */
-  #complain(role: Role & { kind: 'candidate' }, decision: ElectionDecision, { name }: VolumeRecord): void {
-    const { clock, events } = this.#context
-    role.complainAt = after(clock.now(), COMPLAIN_MS)
-    const why = decision.kind === 'wait' ? decision.why : 'this node has no lease at the coordinator'
-    events.event('warn', `no primary: this copy does not stand: ${why}`, { volume: name })
-  }
-
-  #stand(versioned: Versioned<VolumeRecord>, inSync: readonly NodeId[]): void {
-    const { self } = this.#context
-    const reign = epoch(versioned.record.epoch + 1)
-    this.#standingFor = reign
-    // Wishes of the old reign were made for its members; who still wants something asks again.
-    const { successor: _, retiring: __, releasedEpoch: ___, attachment: held, ...rest } = versioned.record
-    // A new reign knows its host from the beginning, and begins with everything of the old one committed.
-    const attachment = held === undefined ? undefined : { ...held, confirmed: true }
-    const record: VolumeRecord = { ...rest, epoch: reign, primary: self.node, inSync, attachment }
-    const key = keys.primary(this.volume)
-    const transaction: Transaction = {
-      compares: [
-        { key, modRevision: 0 },
-        { key: this.key, modRevision: versioned.modRevision },
-      ],
-      operations: [
-        { op: 'put', key, value: this.#primaryValue(reign), leased: true },
-        { op: 'put', key: this.key, value: JSON.stringify(record) },
-      ],
-    }
-    this.#attempt(transaction, record)
-  }
-
-  /** Tries until the outcome is certain; the compares make a second application impossible. */
-  #attempt(transaction: Transaction, record: VolumeRecord): void {
-    const { coordinator, lease, scheduler } = this.#context
-    const { serial } = lease
-    if (this.#role.kind === 'closed') return
-    coordinator.transact(transaction, (result) => {
-      switch (result.kind) {
-        case 'ok':
-          this.#won(record, result.revision, serial)
-          break
-        case 'unknown':
-          scheduler.after(UNCERTAIN_RETRY_MS, () => this.#attempt(transaction, record))
-          break
-        case 'no-lease':
-        case 'conflict':
-          // Perhaps our own earlier attempt of unknown outcome was the one that came first.
-          this.#lookWhoWon(record)
-          break
-      }
-    })
-  }
-
-  #lookWhoWon(record: VolumeRecord): void {
-    const { coordinator, scheduler, self } = this.#context
-    coordinator.range(this.key, (result) => {
-      if (this.#role.kind === 'closed') return
-      if (result.kind === 'unknown') {
-        scheduler.after(UNCERTAIN_RETRY_MS, () => this.#lookWhoWon(record))
-        return
-      }
-      const entry = result.entries.find(({ key }) => key === this.key)
-      const now = entry === undefined ? undefined : (JSON.parse(entry.value) as VolumeRecord)
-      if (entry !== undefined && now?.epoch === record.epoch && now.primary === self.node) {
-        this.#won(now, entry.modRevision, -1)
-        return
-      }
-      if (entry !== undefined && now !== undefined) {
-        this.#context.view.learnVolume(this.key, now, entry.modRevision)
-      }
-      this.#standingFor = undefined
-      this.evaluate()
-    })
+    if (this.#candidacy.standing || this.#lastFollower?.busy === true) return
+    this.#candidacy.consider(versioned, log, this.#promisedUntil)
   }
 
   #won(record: VolumeRecord, modRevision: number, leaseSerial: number): void {
     const log = this.#log
-    this.#standingFor = undefined
     if (this.#role.kind !== 'candidate' || log === undefined) return
     const { events, statistics, view, self } = this.#context
     view.learnVolume(this.key, record, modRevision)
@@ -712,7 +590,7 @@ function memberViews(primary: LocalPrimary, self: NodeId): MemberView[] {
     .filter((node) => node !== self)
     .map((node) => {
       const member = primary.machine.member(node)
-      const feed = primary.feed(node)
+      const feed = primary.members.feed(node)
       const inSync = record.inSync.includes(node)
       const here = feed === undefined ? 'away' : feed.rebuilding ? 'rebuilding' : 'catching-up'
       return {
