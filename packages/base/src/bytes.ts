@@ -7,3 +7,15 @@ export function copyBytes(source: Uint8Array, start = 0, end: number = source.le
   copy.set(source.subarray(start, end))
   return copy
 }
+
+/** All of `parts`, one behind the other: a copy, unless there is just one. */
+export function joinBytes(parts: readonly Uint8Array[]): Uint8Array {
+  if (parts.length === 1 && parts[0] !== undefined) return parts[0]
+  const bytes = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0))
+  let at = 0
+  for (const part of parts) {
+    bytes.set(part, at)
+    at += part.length
+  }
+  return bytes
+}

@@ -1,5 +1,5 @@
 /** A directory tree of the host as the Disk port. */
-import { closeSync, mkdirSync, open as openDescriptor, openSync, readdirSync, readFileSync, renameSync, rmSync, statfsSync } from 'node:fs'
+import { closeSync, fstatSync, mkdirSync, open as openDescriptor, openSync, readdirSync, readSync, renameSync, rmSync, statfsSync, statSync } from 'node:fs'
 import { type FileHandle, open, rename, rm } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
@@ -11,6 +11,10 @@ import { NativeFile } from './native-file.ts'
 import { SyncGate, syncShare } from './sync-gate.ts'
 
 const DOOMED = '.removed-'
+/** In the names of files that are not whole yet. */
+const UNFINISHED = '.new-'
+/** Of a file that is read whole. */
+const PIECE_BYTES = 64 * 1024 * 1024
 const openOnThread = promisify(openDescriptor)
 /** What one call fills: a thread is held no longer than that takes. */
 const FILL_BYTES = 2 * 1024 * 1024
@@ -22,9 +26,9 @@ const FILL_BYTES = 2 * 1024 * 1024
 export function openDisk(root: string, { index, count }: Shard = ONLY_SHARD): Disk {
   if (index > 0) return new NativeDisk(root, index, count)
   mkdirSync(root, { recursive: true })
-  for (const name of readdirSync(root)) {
-    // Left by a process that ended in the middle of a removal.
-    if (name.startsWith(DOOMED)) rmSync(join(root, name), { recursive: true, force: true })
+  // Left by a process that ended in the middle of making or removing it.
+  for (const name of readdirSync(root, { recursive: true, encoding: 'utf8' })) {
+    if (name.startsWith(DOOMED) || name.includes(UNFINISHED)) rmSync(join(root, name), { recursive: true, force: true })
   }
   return new NativeDisk(root, index, count)
 }
@@ -86,21 +90,21 @@ class NativeDisk implements Disk {
     })
   }
 
-  readWhole(path: string): Uint8Array | undefined {
+  readWhole(path: string): readonly Uint8Array[] | DiskError {
     try {
-      // Not as a Buffer: what pure code knows as Uint8Array must behave like one (`slice` copies).
-      const { buffer, byteOffset, length } = readFileSync(this.#at(path))
-      return new Uint8Array(buffer, byteOffset, length)
+      return readPieces(this.#at(path))
     } catch (error) {
-      if (diskError(error).kind === 'absent') return undefined
-      throw error
+      return diskError(error)
     }
+  }
+
+  sizeOf(path: string): number {
+    return statSync(this.#at(path), { throwIfNoEntry: false })?.size ?? 0
   }
 
   writeAtomic(path: string, chunks: readonly Uint8Array[], done: DiskDone): void {
     const target = this.#at(path)
-    const temporary = `${target}.new-${this.#ours}-${this.#temporary++}`
-    replaceFile(temporary, target, chunks).then(
+    replaceFile(this.#unfinished(target), target, chunks).then(
       () => this.syncDirectory(dirname(path), done),
       (error: unknown) => done(diskError(error)),
     )
@@ -114,7 +118,8 @@ class NativeDisk implements Disk {
     const recycle = options.recycle === undefined ? undefined : this.#at(options.recycle)
     // Where the kernel makes writers wait, this would be one more of them.
     const fill = options.fill === 'cached' && this.#large.heldUp(performance.now()) ? undefined : options.fill
-    openFile(this.#at(path), options.createBytes, recycle, fill, this.#gate).then(
+    const target = this.#at(path)
+    openFile(target, options.createBytes, recycle, fill, this.#gate, this.#unfinished(target)).then(
       (fd) => {
         // A directory's fsync would wait for all that the filesystem has not written yet; the name need
         // not outlive the host before the contents must.
@@ -133,6 +138,34 @@ class NativeDisk implements Disk {
 
   #at(path: string): string {
     return join(this.#root, path)
+  }
+
+  /** What a file is called until it is whole. */
+  #unfinished(target: string): string {
+    return `${target}${UNFINISHED}${this.#ours}-${this.#temporary++}`
+  }
+}
+
+/** Throws where the disk does not give all of it. */
+function readPieces(path: string): readonly Uint8Array[] {
+  const fd = openSync(path, 'r')
+  try {
+    const pieces: Uint8Array[] = []
+    for (let at = 0, left = fstatSync(fd).size; left > 0; ) {
+      // Not a Buffer: what pure code knows as Uint8Array must behave like one (`slice` copies).
+      const piece = new Uint8Array(Math.min(PIECE_BYTES, left))
+      for (let filled = 0; filled < piece.length; ) {
+        const count = readSync(fd, piece, filled, piece.length - filled, at + filled)
+        if (count === 0) throw new Error(`${path} became shorter while it was read`)
+        filled += count
+      }
+      pieces.push(piece)
+      at += piece.length
+      left -= piece.length
+    }
+    return pieces
+  } finally {
+    closeSync(fd)
   }
 }
 
@@ -156,36 +189,41 @@ async function replaceFile(
   }
 }
 
-/** Opens, with its space allocated if asked for, and filled where there is a gate; leaves nothing behind when that fails. */
+/**
+ * Opens, with its space allocated if asked for, and filled where it is created and `fill` says so. One that is created bears
+ * the name `unfinished` until it is whole: the process or the host may end in between. Nothing is left behind where that fails.
+ */
 async function openFile(
   path: string,
   createBytes: number | undefined,
   recycle: string | undefined,
   fill: OpenOptions['fill'],
   gate: SyncGate,
+  unfinished: string,
 ): Promise<number> {
   if (recycle !== undefined) await rename(recycle, path)
-  const made = createBytes === undefined || recycle !== undefined ? undefined : await createFile(path)
-  const created = made !== undefined
-  const fd = made ?? openSync(path, 'r+')
-  if (createBytes === undefined) return fd
+  if (createBytes === undefined) return openSync(path, 'r+')
+  const there = openIfThere(path)
+  // On a thread: the filesystem takes as long for a new name as several writes take.
+  const fd = there ?? (await openOnThread(unfinished, 'wx+', 0o600))
   try {
     await ended((done) => native.allocate(fd, createBytes, done))
-    if (created && fill !== undefined) await fillWithZeroes(fd, createBytes, fill === 'durably' ? gate : undefined)
+    if (there !== undefined) return fd
+    if (fill !== undefined) await fillWithZeroes(fd, createBytes, fill === 'durably' ? gate : undefined)
+    await rename(unfinished, path)
     return fd
   } catch (error) {
     closeSync(fd)
-    if (created) rmSync(path, { force: true })
+    if (there === undefined) rmSync(unfinished, { force: true })
     throw error
   }
 }
 
-/** On a thread: the filesystem takes as long for a new name as several writes take. Undefined: it is there already. */
-async function createFile(path: string): Promise<number | undefined> {
+function openIfThere(path: string): number | undefined {
   try {
-    return await openOnThread(path, 'wx+', 0o600)
+    return openSync(path, 'r+')
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'EEXIST') return undefined
+    if (diskError(error).kind === 'absent') return undefined
     throw error
   }
 }

@@ -1,8 +1,8 @@
 import { spawnSync } from 'node:child_process'
-import { closeSync, mkdtempSync, openSync, rmSync } from 'node:fs'
+import { closeSync, existsSync, mkdtempSync, openSync, rmSync, truncateSync, watch, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import type { Disk, DiskFile } from '@holdfast/base'
+import { type Disk, type DiskFile, joinBytes } from '@holdfast/base'
 import fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { nativeChecksum, openDisk } from './index.ts'
@@ -23,6 +23,11 @@ const open = (path: string, createBytes?: number, fill?: 'durably' | 'cached'): 
     const options = createBytes === undefined ? {} : { createBytes, fill }
     disk.open(path, options, (error, file) => (file === undefined ? reject(error) : resolve(file)))
   })
+const whole = (path: string): Uint8Array => {
+  const pieces = disk.readWhole(path)
+  if ('kind' in pieces) throw new Error(pieces.message)
+  return joinBytes(pieces)
+}
 const pattern = (length: number, seed: number): Uint8Array =>
   Uint8Array.from({ length }, (_, i) => (i * 31 + seed) & 0xff)
 
@@ -95,7 +100,7 @@ describe('files', () => {
     const extents = async (path: string, fill?: 'durably' | 'cached'): Promise<string> => {
       const file = await open(path, 3 * 1024 * 1024 + 4096, fill)
       file.close()
-      expect(disk.readWhole(path)?.every((byte) => byte === 0)).toBe(true)
+      expect(whole(path).every((byte) => byte === 0)).toBe(true)
       const said = spawnSync('filefrag', ['-v', join(folder, path)], { encoding: 'utf8' })
       return said.status === 0 ? said.stdout : ''
     }
@@ -131,11 +136,43 @@ describe('files', () => {
 
   it('are plain arrays when read as a whole, whose slice is a copy', async () => {
     await new Promise<void>((resolve) => disk.writeAtomic('meta', [pattern(100, 1)], () => resolve()))
-    const whole = disk.readWhole('meta')
-    expect(whole).toEqual(pattern(100, 1))
-    const copy = whole?.slice(0, 10)
-    whole?.fill(0)
+    const bytes = whole('meta')
+    expect(bytes).toEqual(pattern(100, 1))
+    const copy = bytes.slice(0, 10)
+    bytes.fill(0)
     expect(copy).toEqual(pattern(10, 1))
+  })
+
+  it('are read whole in pieces where they are large, and say why where they can not be', () => {
+    const size = 150 * 1024 * 1024 + 5
+    writeFileSync(join(folder, 'large'), '')
+    truncateSync(join(folder, 'large'), size)
+    const pieces = disk.readWhole('large')
+    if ('kind' in pieces) throw new Error(pieces.message)
+    expect(pieces.length).toBeGreaterThan(2)
+    expect(pieces.reduce((sum, piece) => sum + piece.length, 0)).toBe(size)
+    expect(disk.sizeOf('large')).toBe(size)
+    expect(disk.sizeOf('none')).toBe(0)
+    expect(disk.readWhole('none')).toMatchObject({ kind: 'absent' })
+    disk.makeDirectory('directory')
+    expect(disk.readWhole('directory')).toMatchObject({ kind: 'io' })
+  })
+
+  it('have their name only once they are whole, and are tidied up after a process that ended before', async () => {
+    const sizes = new Set<number>()
+    const watcher = watch(folder, (_event, name) => {
+      if (name === 'x' && existsSync(join(folder, 'x'))) sizes.add(disk.sizeOf('x'))
+    })
+    const file = await open('x', 3 * 1024 * 1024, 'durably')
+    sizes.add(disk.sizeOf('x'))
+    watcher.close()
+    file.close()
+    expect([...sizes]).toEqual([3 * 1024 * 1024])
+    expect(disk.list('.')).toEqual(['x'])
+    disk.makeDirectory('volumes/v')
+    for (const left of ['volumes/v/segment-000000000007.new-1-0', 'volumes/v/meta.new-99-3']) writeFileSync(join(folder, left), 'half')
+    writeFileSync(join(folder, 'volumes/v/segment-000000000006'), 'whole')
+    expect(openDisk(folder).list('volumes/v')).toEqual(['segment-000000000006'])
   })
 })
 

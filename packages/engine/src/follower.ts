@@ -7,7 +7,7 @@
  * - Only what follows the answer to this very subscription counts: what an earlier one had sent may be on its way still.
  * - Messages are worked off one at a time, in order.
  */
-import { type Lsn, lsn, lsnMin } from '@holdfast/base'
+import { joinBytes, type Lsn, lsn, lsnMin } from '@holdfast/base'
 import type { RebuildTarget, ReplicaLog } from '@holdfast/volume-log'
 import type { AppendMessage, PeerMessage, RebuildMessage, VolumeEpoch } from '@holdfast/wire'
 import type { NodeContext } from './context.ts'
@@ -266,7 +266,7 @@ export class Follower {
     const phase = this.#phase
     if (phase.kind !== 'rebuilding') return
     const done = this.#later()
-    const bytes = joined(payload)
+    const bytes = joinBytes(payload)
     phase.target.writeSegment(segment, offsetBytes, bytes, (error) => {
       if (error === undefined) this.link.giveBack(payload)
       if (this.#phase !== phase) {
@@ -287,7 +287,7 @@ export class Follower {
     const phase = this.#phase
     if (phase.kind !== 'rebuilding') return
     const done = this.#later()
-    phase.target.install(joined(this.#checkpoint.splice(0)), (error) => {
+    phase.target.install(this.#checkpoint.splice(0), (error) => {
       if (this.#phase !== phase) {
         done()
         return
@@ -314,15 +314,4 @@ export class Follower {
     this.close()
     this.#owner.troubled(kind, reason)
   }
-}
-
-function joined(parts: readonly Uint8Array[]): Uint8Array {
-  if (parts.length === 1 && parts[0] !== undefined) return parts[0]
-  const bytes = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0))
-  let at = 0
-  for (const part of parts) {
-    bytes.set(part, at)
-    at += part.length
-  }
-  return bytes
 }

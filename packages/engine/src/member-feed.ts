@@ -282,12 +282,7 @@ export class MemberFeed {
     const next = rebuild.queue[0]
     if (next === undefined) {
       rebuild.checkpointSent = true
-      const bytes = rebuild.checkpoint.read()
-      for (let at = 0; at < bytes.length; at += READ_BYTES_MAX) {
-        const payload = [bytes.subarray(at, Math.min(bytes.length, at + READ_BYTES_MAX))]
-        const last = at + READ_BYTES_MAX >= bytes.length
-        this.link.send({ type: 'checkpoint-data', ...scope, last, payload })
-      }
+      this.#sendCheckpoint(rebuild.checkpoint)
       return
     }
     const length = Math.min(READ_BYTES_MAX, next.length - next.at)
@@ -305,6 +300,19 @@ export class MemberFeed {
       rebuild.sentBytes += length
       if (next.at >= next.length) rebuild.queue.shift()
       this.#pumpRebuild()
+    })
+  }
+
+  #sendCheckpoint(checkpoint: PinnedCheckpoint): void {
+    const pieces = checkpoint.read()
+    if ('kind' in pieces) return this.#owner.feedFailed(this.node, `our own checkpoint can't be read: ${pieces.message}`)
+    const { scope } = this.#owner
+    pieces.forEach((bytes, index) => {
+      for (let at = 0; at < bytes.length; at += READ_BYTES_MAX) {
+        const payload = [bytes.subarray(at, Math.min(bytes.length, at + READ_BYTES_MAX))]
+        const last = index === pieces.length - 1 && at + READ_BYTES_MAX >= bytes.length
+        this.link.send({ type: 'checkpoint-data', ...scope, last, payload })
+      }
     })
   }
 }

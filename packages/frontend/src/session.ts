@@ -46,6 +46,12 @@ interface Split {
   error: Errno
 }
 
+/** The log keeps 32 bits of a number, and takes 0 there for none: such numbers are left out. */
+const nextSeq = (seq: number): number => ((seq + 1) >>> 0 === 0 ? seq + 2 : seq + 1)
+
+/** A record counts its blocks in 32 bits. */
+const ZERO_PIECE_BYTES_MAX = 2 ** 40
+
 interface StatusQuestion {
   readonly offset: number
   readonly length: number
@@ -79,6 +85,8 @@ export class FrontendSession implements ExportSession, PieceSink {
   readonly #splits = new Map<number, Split>()
   /** Requests that found every slot taken; run in order as slots come free. */
   readonly #overflow: (() => void)[] = []
+  /** What was reserved for some of them. */
+  readonly #inOverflow = new Set<Uint8Array>()
   readonly #questions: StatusQuestion[] = []
   readonly #soon: (task: () => void) => void
   #target: VolumeTarget | undefined
@@ -167,7 +175,7 @@ export class FrontendSession implements ExportSession, PieceSink {
       return
     }
     const payload = copyBytes(source, sourceStart, sourceStart + length)
-    this.#splitUp(token, length, (at, size) =>
+    this.#splitUp(token, length, PIECE_BYTES_MAX, (at, size) =>
       this.#writePiece(token, offset + at, payload, at, size, fua),
     )
   }
@@ -191,9 +199,11 @@ export class FrontendSession implements ExportSession, PieceSink {
       this.#writePiece(token, offset, reserved, 0, length, fua)
       return
     }
-    this.#splitUp(token, length, (at, size) =>
-      this.#writePiece(token, offset + at, reserved, at, size, fua),
-    )
+    this.#inOverflow.add(reserved)
+    this.#splitUp(token, length, PIECE_BYTES_MAX, (at, size) => {
+      this.#inOverflow.delete(reserved)
+      this.#writePiece(token, offset + at, reserved, at, size, fua)
+    })
   }
 
   zero(
@@ -202,13 +212,11 @@ export class FrontendSession implements ExportSession, PieceSink {
     length: number,
     options: { readonly fua: boolean; readonly keepAllocated: boolean },
   ): void {
-    if (this.#full) {
-      this.#overflow.push(() => this.zero(token, offset, length, options))
+    if (length <= ZERO_PIECE_BYTES_MAX && !this.#full) {
+      this.#zeroPiece(token, offset, length, options)
       return
     }
-    const piece = this.#take(token, 'zero', offset, length, options.fua)
-    piece.keepAllocated = options.keepAllocated
-    this.#submit(piece)
+    this.#splitUp(token, length, ZERO_PIECE_BYTES_MAX, (at, size) => this.#zeroPiece(token, offset + at, size, options))
   }
 
   flush(token: number): void {
@@ -239,6 +247,8 @@ export class FrontendSession implements ExportSession, PieceSink {
   close(): void {
     if (this.#closed) return
     this.#closed = true
+    for (const reserved of this.#inOverflow) this.#target?.unreserve(reserved)
+    this.#inOverflow.clear()
     this.#target?.detach(this)
     this.#target = undefined
     this.#overflow.length = 0
@@ -310,7 +320,8 @@ export class FrontendSession implements ExportSession, PieceSink {
     length: number,
     fua: boolean,
   ): Piece {
-    const seq = this.#nextSeq++
+    const seq = this.#nextSeq
+    this.#nextSeq = nextSeq(seq)
     const piece = this.#slot(seq)
     piece.seq = seq
     piece.token = token
@@ -351,11 +362,23 @@ export class FrontendSession implements ExportSession, PieceSink {
     }
   }
 
-  #splitUp(token: number, length: number, submit: (at: number, size: number) => void): void {
-    const count = Math.ceil(length / PIECE_BYTES_MAX)
+  #zeroPiece(
+    token: number,
+    offset: number,
+    length: number,
+    { fua, keepAllocated }: { readonly fua: boolean; readonly keepAllocated: boolean },
+  ): void {
+    const piece = this.#take(token, 'zero', offset, length, fua)
+    piece.keepAllocated = keepAllocated
+    this.#submit(piece)
+  }
+
+  #splitUp(token: number, length: number, sizeMax: number, submit: (at: number, size: number) => void): void {
+    const count = Math.max(1, Math.ceil(length / sizeMax))
     if (count > 1) this.#splits.set(token, { remaining: count, error: errno.OK })
-    for (let at = 0; at < length; at += PIECE_BYTES_MAX) {
-      const size = Math.min(PIECE_BYTES_MAX, length - at)
+    for (let part = 0; part < count; part++) {
+      const at = part * sizeMax
+      const size = Math.min(sizeMax, length - at)
       if (this.#full) this.#overflow.push(() => submit(at, size))
       else submit(at, size)
     }

@@ -5,7 +5,7 @@
  * number of the newest changes of names: those reach the platter in order, as with a journal, and with any datasync.
  * A datasync that fails loses its pages at the next host crash, whatever a later one says, unless they are written anew.
  */
-import type { Checksum, Disk, DiskDone, DiskError, DiskFile, OpenOptions } from '@holdfast/base'
+import { type Checksum, type Disk, type DiskDone, type DiskError, type DiskFile, joinBytes, type OpenOptions } from '@holdfast/base'
 import { Inode, PAGE } from './sim-inode.ts'
 import { SimNames } from './sim-names.ts'
 import type { Life, SeededRandom, World } from './world.ts'
@@ -85,12 +85,13 @@ export class SimPlatter {
       },
       readWhole: (path) => {
         const inode = names.get(path)
-        if (inode === undefined) return undefined
+        if (inode === undefined) return { kind: 'absent', message: `${path} is absent` }
         const bytes = new Uint8Array(inode.size)
         inode.read(bytes, 0, inode.size, 0)
-        return bytes
+        return [bytes]
       },
-      writeAtomic: (path, chunks, done) => this.#writeAtomic(path, concatenate(chunks), life, done),
+      sizeOf: (path) => names.get(path)?.size ?? 0,
+      writeAtomic: (path, chunks, done) => this.#writeAtomic(path, joinBytes(chunks), life, done),
       open: (path, options, done) => this.#later(life, 0.05, 1, () => this.#open(path, options, life, done)),
       space: () => ({
         freeBytes: Math.max(0, this.capacityBytes - this.usedBytes),
@@ -196,14 +197,4 @@ const NO_SPACE: DiskError = { kind: 'no-space', message: 'the simulated disk is 
 
 function ioError(what: string, path: string): DiskError {
   return { kind: 'io', message: `${what} ${path}: simulated I/O error` }
-}
-
-function concatenate(chunks: readonly Uint8Array[]): Uint8Array {
-  const bytes = new Uint8Array(chunks.reduce((sum, chunk) => sum + chunk.length, 0))
-  let at = 0
-  for (const chunk of chunks) {
-    bytes.set(chunk, at)
-    at += chunk.length
-  }
-  return bytes
 }

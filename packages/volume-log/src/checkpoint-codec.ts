@@ -8,10 +8,11 @@
  *
  * Version 2 is the same with buckets of scattered blocks among the pages, which version 1 has not (decision 23).
  */
-import { BLOCK_BYTES, copyBytes } from '@holdfast/base'
+import { BLOCK_BYTES } from '@holdfast/base'
 import type { Checksum, Epoch, Lsn } from '@holdfast/base'
 import { BUCKET_NUMBER } from './block-map.ts'
 import type { SessionEntry } from './dedupe.ts'
+import type { FilePieces } from './file-pieces.ts'
 import type { EpochStart } from './types.ts'
 
 const MAGIC = 0x31_50_43_48 // 'HCP1'
@@ -20,6 +21,7 @@ const BOOT_MAGIC = 0x31_53_43_48 // 'HCS1'
 const WHOLE_PAGES = 1
 const WITH_BUCKETS = 2
 const FIXED = 12
+const HEAD_BYTES_AT = 88
 const BOOT_BYTES_MAX = BLOCK_BYTES - 12
 const NO_SEGMENT = Number.MAX_SAFE_INTEGER
 
@@ -111,29 +113,44 @@ export function encodeBoot(boot: Uint8Array, checksum: Checksum): Uint8Array {
 }
 
 /** A soft checkpoint that was made in that boot; undefined for one of another boot and where a bit is wrong. */
-export function decodeSoft(source: Uint8Array, boot: Uint8Array, checksum: Checksum): Checkpoint | undefined {
+export function decodeSoft(file: FilePieces, boot: Uint8Array, checksum: Checksum): Checkpoint | undefined {
   const expected = encodeBoot(boot, checksum)
-  if (source.length < BLOCK_BYTES || boot.length > BOOT_BYTES_MAX) return undefined
+  if (file.length < BLOCK_BYTES || boot.length > BOOT_BYTES_MAX) return undefined
+  const source = file.copy(0, BLOCK_BYTES)
   for (let i = 0; i < BLOCK_BYTES; i++) if (source[i] !== expected[i]) return undefined
-  return decodeCheckpoint(source.subarray(BLOCK_BYTES), checksum)
+  return decodeCheckpoint(file, checksum, BLOCK_BYTES)
 }
 
-/** A checkpoint, or undefined when a single bit of it is wrong. */
-export function decodeCheckpoint(source: Uint8Array, checksum: Checksum): Checkpoint | undefined {
-  const size = source.length
+/** A checkpoint that begins at `base` bytes of the file, or undefined when a single bit of it is wrong. */
+export function decodeCheckpoint(file: FilePieces, checksum: Checksum, base = 0): Checkpoint | undefined {
+  const size = file.length - base
   if (size < 2 * BLOCK_BYTES || size % BLOCK_BYTES !== 0) return undefined
-  const bytes = source.byteOffset % 8 === 0 ? source : copyBytes(source)
-  const view = new DataView(bytes.buffer, bytes.byteOffset, size)
   const body = size - BLOCK_BYTES
-  const u64 = (at: number): number => view.getUint32(at, true) + view.getUint32(at + 4, true) * 2 ** 32
-  if (view.getUint32(body, true) !== TRAILER_MAGIC || u64(body + 8) !== body) return undefined
-  if (checksum.crc32c(bytes, 0, body, 0) !== view.getUint32(body + 4, true)) return undefined
+  const trailer = wordsOf(file.copy(base + body, base + size))
+  if (trailer.u32(0) !== TRAILER_MAGIC || trailer.u64(8) !== body) return undefined
+  if (file.crc32c(checksum, base, base + body) !== trailer.u32(4)) return undefined
+  const headBytes = wordsOf(file.copy(base, base + BLOCK_BYTES)).u64(HEAD_BYTES_AT)
+  const { u64 } = wordsOf(file.copy(base, base + headBytes))
   const version = (u64(0) - MAGIC) / 2 ** 32
   if (version !== WHOLE_PAGES && version !== WITH_BUCKETS) return undefined
-  return decodeBody(bytes, u64)
+  return decodeBody(u64, size, (i) => {
+    const start = base + headBytes + i * BLOCK_BYTES
+    return new Uint32Array(file.copy(start, start + BLOCK_BYTES).buffer)
+  })
 }
 
-function decodeBody(bytes: Uint8Array, u64: (at: number) => number): Checkpoint {
+interface HeadWords {
+  u32(at: number): number
+  u64(at: number): number
+}
+
+function wordsOf(bytes: Uint8Array): HeadWords {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
+  const u32 = (at: number): number => view.getUint32(at, true)
+  return { u32, u64: (at) => u32(at) + u32(at + 4) * 2 ** 32 }
+}
+
+function decodeBody(u64: (at: number) => number, bytes: number, page: (i: number) => Uint32Array): Checkpoint {
   let at = FIXED * 8
   const next = (): number => {
     at += 8
@@ -150,7 +167,6 @@ function decodeBody(bytes: Uint8Array, u64: (at: number) => number): Checkpoint 
     return { session, seqs: Uint32Array.from(times(next(), next)) }
   })
   const pageNumbers = times(u64(72), next)
-  const headBytes = u64(88)
   return {
     lsn: u64(8),
     lastHeaderCrc: u64(16),
@@ -162,11 +178,8 @@ function decodeBody(bytes: Uint8Array, u64: (at: number) => number): Checkpoint 
     sessions,
     pageNumbers,
     mappedBlocks: u64(80),
-    bytes: bytes.length,
-    page(i: number): Uint32Array {
-      const start = headBytes + i * BLOCK_BYTES
-      return new Uint32Array(copyBytes(bytes, start, start + BLOCK_BYTES).buffer)
-    },
+    bytes,
+    page,
   }
 }
 

@@ -299,8 +299,8 @@ function freeSoftly(core: LogCore, dead: readonly number[], flushing: boolean): 
 }
 
 export interface PinnedCheckpoint {
-  /** The whole file; empty when it can't be read. */
-  read(): Uint8Array
+  /** The whole file, in pieces one behind the other. */
+  read(): readonly Uint8Array[] | DiskError
   release(): void
 }
 
@@ -313,7 +313,7 @@ export function pinCheckpoint(core: LogCore): PinnedCheckpoint | undefined {
   pinnedCheckpoints.set(at, (pinnedCheckpoints.get(at) ?? 0) + 1)
   let held = true
   return {
-    read: () => disk.readWhole(path) ?? new Uint8Array(0),
+    read: () => disk.readWhole(path),
     release: () => {
       if (!held) return
       held = false

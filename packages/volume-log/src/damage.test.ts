@@ -1,6 +1,7 @@
 import { epoch, lsn, sessionId } from '@holdfast/base'
 import type { Lsn } from '@holdfast/base'
 import { describe, expect, it } from 'vitest'
+import { Dedupe } from './dedupe.ts'
 import { BLOCK, Harness } from './testing/harness.ts'
 
 /** Twelve batches of one block each, all flushed; batch i lies at 2i in segments of 16 blocks. */
@@ -187,6 +188,64 @@ describe('damage', () => {
     expect(h.log.appendedLsn).toBe(26)
   })
 
+  it('of a header keeps all that lies behind it, however long it waits to be healed', () => {
+    const h = flushed()
+    for (let i = 0; i < 40; i++) h.write([i % 20, i])
+    h.commit()
+    h.flush()
+    const files = h.disk.paths().filter((path) => path.includes('/segment-'))
+    h.crash(100)
+    h.disk.flipBit(segmentFile(h, 0), 8 * BLOCK + 17, 1)
+    h.open()
+    expect(h.log.state).toBe('damaged')
+    h.upkeep(60)
+    h.disk.capacityBytes = 0
+    h.upkeep(60)
+    expect(h.disk.paths().filter((path) => path.includes('/segment-'))).toEqual(files)
+  })
+
+  it('of a checkpoint that the disk does not give is as good as one that is wrong', () => {
+    const h = flushed()
+    h.wait<unknown[]>((done) => h.log.checkpointNow(done))
+    h.write([3, 77])
+    h.commit()
+    h.wait<unknown[]>((done) => h.log.checkpointNow(done))
+    h.close()
+    // The first thing that is read whole is what says which log it is: without it nothing is opened.
+    h.disk.failNext = 'read-whole'
+    expect(() => h.open()).toThrow('read-whole failed')
+    h.open()
+    expect(h.fill(3)).toBe(77)
+    h.close()
+    h.disk.failWhole = 'checkpoint-'
+    h.open()
+    expect(h.events).toContain('checkpoint can not be read')
+    h.commit()
+    expect(h.fill(3)).toBe(77)
+  })
+
+  it('is not what a segment looks like that was still being made', () => {
+    for (const bytes of [0, 5 * BLOCK]) {
+      const h = flushed()
+      h.crash(100)
+      for (const segment of [2, 3, 4]) {
+        h.disk.remove(segmentFile(h, segment))
+        h.wait<unknown[]>((done) => h.disk.open(segmentFile(h, segment), { createBytes: bytes }, done))
+      }
+      h.open()
+      expect(h.log.state).toBe('ok')
+      for (let i = 0; i < 12; i++) expect(h.fill(i)).toBe(i + 1)
+      for (let i = 0; i < 40; i++) h.write([i % 20, i])
+      h.commit()
+      expect(h.fill(19)).toBe(39)
+      h.crash(100)
+      h.open()
+      expect(h.log.state).toBe('ok')
+      h.commit()
+      expect(h.fill(19)).toBe(39)
+    }
+  })
+
   it('of a missing segment is named', () => {
     const h = flushed()
     h.wait<unknown[]>((done) => h.log.checkpointNow(done))
@@ -289,9 +348,23 @@ describe('duplicates', () => {
     expect([applied(1), applied(2)]).toEqual([0, 4])
     h.wait<unknown[]>((done) => h.log.truncateTo(lsn(2), done))
     expect([applied(1), applied(2)]).toEqual([0, undefined])
-    // The ring holds the last 1,024 numbers.
+    // The ring holds the last 1,024 numbers. One that is pushed out was answered before the later one was asked.
     add(1025)
-    expect([applied(1), applied(1025)]).toEqual([undefined, 4])
+    expect([applied(1), applied(1025), applied(2049)]).toEqual([0, 4, undefined])
+  })
+
+  it('are known where the numbers of a session pass 32 bits', () => {
+    const dedupe = new Dedupe()
+    const wrap = 2 ** 32
+    dedupe.note(5, wrap - 1, 10)
+    dedupe.note(5, (wrap + 1) >>> 0, 12)
+    expect([dedupe.find(5, wrap - 1), dedupe.find(5, wrap + 1), dedupe.find(5, wrap + 2)]).toEqual([10, 12, -1])
+    // In the place of 2^32 - 1 comes the number 1,024 behind it.
+    dedupe.note(5, wrap + 1023, 14)
+    dedupe.note(5, wrap - 1, 16)
+    expect([dedupe.find(5, wrap - 1), dedupe.find(5, wrap + 1023)]).toEqual([0, 14])
+    dedupe.forget(5, wrap + 1023)
+    expect(dedupe.find(5, wrap + 1023)).toBe(-1)
   })
 })
 

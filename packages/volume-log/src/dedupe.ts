@@ -1,9 +1,15 @@
 /**
  * Which requests of which frontend session are in the log already, so that a request sent again after a
  * failover is not done twice. Per session a ring of the last 1,024 sequence numbers.
+ *
+ * Numbers are compared in 32 bits, as records keep them: of two in one place of the ring the later one is that which comes within
+ * 2^31 behind the other. 0 is none; a session leaves it out.
  */
 const RING = 1024
 const SESSIONS_MAX = 64
+
+/** Whether a number in the ring is a later one than `seq`. */
+const isLater = (noted: number, seq: number): boolean => noted !== 0 && ((noted - seq) | 0) > 0
 
 class SessionRing {
   readonly seqs = new Uint32Array(RING)
@@ -30,7 +36,7 @@ export class Dedupe {
     const ring = this.#ring(session)
     const at = seq & (RING - 1)
     // A stale repetition must not push out a newer number.
-    if ((ring.seqs[at] ?? 0) > seq) return
+    if (isLater(ring.seqs[at] as number, seq)) return
     ring.seqs[at] = seq
     ring.ends[at] = endLsn
     ring.usedAt = ++this.#clock
@@ -39,15 +45,20 @@ export class Dedupe {
   /** Undoes `note` for a record that was cut off the log. */
   forget(session: number, seq: number): void {
     const ring = this.#sessions.get(session)
-    if (ring !== undefined && ring.seqs[seq & (RING - 1)] === seq) ring.seqs[seq & (RING - 1)] = 0
+    if (ring !== undefined && ring.seqs[seq & (RING - 1)] === seq >>> 0) ring.seqs[seq & (RING - 1)] = 0
   }
 
-  /** End LSN of the batch with the request, or -1. */
+  /**
+   * End LSN of the batch with the request, or -1. 0 for one that a later number has pushed out: a session asks for that
+   * only when the earlier one was answered.
+   */
   find(session: number, seq: number): number {
     const ring = this.#sessions.get(session)
     if (ring === undefined || seq === 0) return -1
     const at = seq & (RING - 1)
-    return ring.seqs[at] === seq ? (ring.ends[at] ?? 0) : -1
+    const noted = ring.seqs[at] as number
+    if (noted === seq >>> 0) return ring.ends[at] as number
+    return isLater(noted, seq) ? 0 : -1
   }
 
   /** What was noted with an end of at most `lsn`. */

@@ -19,6 +19,8 @@ export class Geometry {
   readonly segmentBytes: number
   /** LSN = segment * 2^shift + index. */
   readonly mask: number
+  /** Segments whose blocks a map entry of 32 bits can tell apart; 0 is no entry. */
+  readonly slotsMax: number
   /** Low 32 bits of the volume's id; in every header. */
   readonly seed: number
   readonly path: string
@@ -29,6 +31,7 @@ export class Geometry {
     this.segmentBlocks = segmentBlocks
     this.segmentBytes = segmentBlocks * BLOCK_BYTES
     this.mask = segmentBlocks - 1
+    this.slotsMax = Math.floor((2 ** 32 - 1) / segmentBlocks)
     this.seed = Number.parseInt(volume.slice(-8), 16) >>> 0
     this.path = path
   }

@@ -1,5 +1,5 @@
 /** The small file that says what kind of log lies in a directory and how it was left. */
-import type { Disk, DiskDone, DiskError } from '@holdfast/base'
+import { type Disk, type DiskDone, type DiskError, joinBytes } from '@holdfast/base'
 import type { ReplicaLogOptions } from './types.ts'
 
 export interface Meta {
@@ -85,9 +85,9 @@ export class MetaFile {
 /** The meta of a directory; undefined when there is none, an error when it can't be understood. */
 export function readMeta(disk: Disk, path: string): Meta | undefined | DiskError {
   const bytes = disk.readWhole(path)
-  if (bytes === undefined) return undefined
+  if ('kind' in bytes) return bytes.kind === 'absent' ? undefined : bytes
   try {
-    const value = JSON.parse(decodeText(bytes)) as Meta
+    const value = JSON.parse(decodeText(joinBytes(bytes))) as Meta
     if (value.format !== 1) return { kind: 'io', message: `${path} has an unknown format` }
     return { ...value, cutTo: value.cutTo ?? undefined }
   } catch {

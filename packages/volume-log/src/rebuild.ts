@@ -9,6 +9,7 @@ import type { AppendWriter } from './append-writer.ts'
 import { BlockMap } from './block-map.ts'
 import { decodeCheckpoint, neededSegments } from './checkpoint-codec.ts'
 import type { Checkpoint } from './checkpoint-codec.ts'
+import { FilePieces } from './file-pieces.ts'
 import { numberInName } from './geometry.ts'
 import type { Flusher } from './flusher.ts'
 import type { LogCore } from './log-core.ts'
@@ -23,8 +24,8 @@ export interface RebuildTarget {
   writeSegment(segment: number, offsetBytes: number, bytes: Uint8Array, done: Done): void
   /** Needed segments that are not whole yet (the last one, cut at the checkpoint, never counts as whole). */
   missing(): number[]
-  /** Atomic: before, the replica is empty; after, its log ends at the checkpoint. */
-  install(checkpoint: Uint8Array, done: Done): void
+  /** Atomic: before, the replica is empty; after, its log ends at the checkpoint, whose file comes in pieces. */
+  install(checkpoint: readonly Uint8Array[], done: Done): void
   /** Stops; the replica stays `rebuilding` and what is whole is kept for the next attempt. */
   abort(): void
 }
@@ -93,10 +94,10 @@ export class Rebuild implements RebuildTarget {
     })
   }
 
-  install(bytes: Uint8Array, callback: Done): void {
+  install(pieces: readonly Uint8Array[], callback: Done): void {
     this.#whenReady(callback, (done) => {
       const core = this.#core
-      const checkpoint = decodeCheckpoint(bytes, core.checksum)
+      const checkpoint = decodeCheckpoint(new FilePieces(pieces), core.checksum)
       const problem = checkpoint === undefined ? 'checkpoint is damaged' : this.#problem(checkpoint)
       if (checkpoint === undefined || problem !== undefined) {
         return this.#later(done, ioError(problem ?? 'checkpoint is damaged'))
@@ -105,7 +106,7 @@ export class Rebuild implements RebuildTarget {
         if (error !== undefined) return done(error)
         this.#removeCheckpoints()
         const path = core.geometry.checkpointPath(checkpoint.lsn)
-        core.disk.writeAtomic(path, [bytes], (writeError) => {
+        core.disk.writeAtomic(path, pieces, (writeError) => {
           if (writeError !== undefined) return done(writeError)
           this.#switch(checkpoint, done)
         })

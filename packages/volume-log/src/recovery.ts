@@ -15,6 +15,7 @@ import type { DiskError, DiskFile } from '@holdfast/base'
 import { BatchScan } from './batch-scan.ts'
 import { decodeCheckpoint, decodeSoft, neededSegments } from './checkpoint-codec.ts'
 import type { Checkpoint } from './checkpoint-codec.ts'
+import { FilePieces } from './file-pieces.ts'
 import { numberInName } from './geometry.ts'
 import type { HeaderView } from './header-codec.ts'
 import { op, wasHeader } from './header-codec.ts'
@@ -106,7 +107,7 @@ export class Recovery {
     if (checkpoint !== undefined) loadCheckpoint(core, checkpoint)
     if (soft !== undefined) this.#beganSoftly(soft, durable)
     this.#missing(files)
-    for (const number of files) segments.add(number)
+    for (const number of files) this.#addFound(number)
     if (this.#sparesLieBelow(names, soft)) segments.adopt(names)
     else segments.dropSpares(names)
     // In the boot of a soft one nothing returns, and the durable one still needs what that has left dead.
@@ -139,12 +140,12 @@ export class Recovery {
     let soft: Checkpoint | undefined
     for (const at of found.sort((a, b) => b - a)) {
       const newer = soft === undefined && at > (durable?.lsn ?? 0) && at <= (meta.value.cutTo ?? at)
-      const bytes = believed && newer ? disk.readWhole(geometry.softPath(at)) : undefined
-      const decoded = bytes && decodeSoft(bytes, encodeText(options.bootId), checksum)
+      const file = believed && newer ? this.#readCheckpoint(geometry.softPath(at)) : undefined
+      const decoded = file && decodeSoft(file, encodeText(options.bootId), checksum)
       const fits = decoded?.seed === geometry.seed && decoded.segmentBlocks === geometry.segmentBlocks
       if (decoded !== undefined && fits) soft = decoded
       else {
-        if (bytes !== undefined) events.event('error', 'soft checkpoint is of no use', { path: geometry.path, lsn: at })
+        if (believed && newer) events.event('error', 'soft checkpoint is of no use', { path: geometry.path, lsn: at })
         disk.remove(geometry.softPath(at))
       }
     }
@@ -177,16 +178,25 @@ export class Recovery {
   }
 
   #newestCheckpoint(names: readonly string[]): Checkpoint | undefined {
-    const { disk, geometry, checksum, events } = this.#core
+    const { geometry, checksum, events } = this.#core
     const found = names.map((name) => numberInName(name, 'checkpoint-')).filter((at) => at >= 0)
     for (const at of found.sort((a, b) => b - a)) {
-      const bytes = disk.readWhole(geometry.checkpointPath(at))
-      const checkpoint = bytes === undefined ? undefined : decodeCheckpoint(bytes, checksum)
+      const file = this.#readCheckpoint(geometry.checkpointPath(at))
+      const checkpoint = file && decodeCheckpoint(file, checksum)
       const fits =
         checkpoint?.seed === geometry.seed && checkpoint.segmentBlocks === geometry.segmentBlocks
       if (checkpoint !== undefined && fits) return checkpoint
       events.event('error', 'checkpoint is damaged', { path: geometry.path, lsn: at })
     }
+    return undefined
+  }
+
+  /** Undefined where the disk does not give it: that is as good as damaged. */
+  #readCheckpoint(path: string): FilePieces | undefined {
+    const { disk, events } = this.#core
+    const pieces = disk.readWhole(path)
+    if (!('kind' in pieces)) return new FilePieces(pieces)
+    events.event('error', 'checkpoint can not be read', { path, cause: pieces.message })
     return undefined
   }
 
@@ -203,6 +213,20 @@ export class Recovery {
         this.#bad.push({ kind: 'segment-missing', lsn: at, blockCount: live, logicalBlock: -1 })
       }
     }
+  }
+
+  /**
+   * A segment behind the checkpoint may have been in the making when the host or the process ended: nothing was appended to it
+   * before it had its full size. Files are not left like that any more; releases before did.
+   */
+  #addFound(number: number): void {
+    const { segments, geometry, disk, appendedLsn } = this.#core
+    const path = geometry.segmentPath(number)
+    const bytes = segments.get(number) === undefined && number * geometry.segmentBlocks >= appendedLsn ? disk.sizeOf(path) : -1
+    if (bytes === 0) return disk.remove(path)
+    const segment = segments.add(number)
+    // Opened, it gets what it lacks.
+    if (bytes > 0 && bytes < geometry.segmentBytes) segment.nameOwed = true
   }
 
   /**
@@ -478,7 +502,8 @@ export class Recovery {
       if (failure !== undefined) this.#fail(failure)
       else this.#finish()
     }
-    if (!core.meta.value.clean) {
+    // A cut that was begun under the mark of a clean stop has been finished here.
+    if (!core.meta.value.clean || core.meta.value.cutTo !== undefined) {
       for (const segment of this.#replayed) {
         if (segment.file === undefined) continue
         open++

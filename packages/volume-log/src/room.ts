@@ -98,7 +98,8 @@ export class Room {
     if (!known && (useReserve ? this.#reserveFull : this.#full)) return 'no-space'
     this.#preparing.add(number)
     if (!this.#mayCreate(number, useReserve)) {
-      this.#ended(number, useReserve, { kind: 'no-space', message: 'the disk is full' })
+      const message = segments.hasSlot(useReserve) ? 'the disk is full' : 'the log is as long as map entries can name'
+      this.#ended(number, useReserve, { kind: 'no-space', message })
       return 'no-space'
     }
     this.#markUnclean((error) => {
@@ -149,17 +150,19 @@ export class Room {
 
   /** One after the other: each may hold up a thread. Nothing of the reserve is taken for data that may never come. */
   #prepareAhead(segment: number): void {
-    const { segments } = this.#core
     const next = Math.max(segment + 1, this.#aheadTo) + 1
-    const there = segments.get(next) !== undefined || segments.hasSpare || segments.hasRoom(false)
+    const there = this.#mayCreate(next, false)
     this.#aheadTo = there ? next : segment + this.#aheadCount
     if (there && next <= segment + this.#aheadCount) this.ensure(next, false)
   }
 
-  /** Gives back what was made ready ahead and is not used, but for the next. Says whether there was anything. */
+  /**
+   * Gives back what was made ready ahead and is not used, but for the next. Says whether there was anything. What lies behind
+   * the end of a damaged log is acknowledged data behind a header that can't be read.
+   */
   trimAhead(): boolean {
-    const { geometry, appendedLsn, segments, truncating } = this.#core
-    if (truncating) return false
+    const { geometry, appendedLsn, segments, truncating, state } = this.#core
+    if (truncating || state !== 'ok') return false
     const end = geometry.segmentOf(appendedLsn) + 1
     let any = false
     for (const segment of [...segments.all]) {
@@ -174,7 +177,8 @@ export class Room {
   /** Known at once, and before anything is changed, when the space is not even there. */
   #mayCreate(number: number, useReserve: boolean): boolean {
     const { segments } = this.#core
-    return segments.get(number) !== undefined || segments.hasSpare || segments.hasRoom(useReserve)
+    if (segments.get(number) !== undefined) return true
+    return segments.hasSlot(useReserve) && (segments.hasSpare || segments.hasRoom(useReserve))
   }
 
   /** The first append since a clean stop: the log says so before it changes. */

@@ -9,6 +9,8 @@ import type { Geometry } from './geometry.ts'
 import { numberInName } from './geometry.ts'
 import type { LogSettings } from './types.ts'
 
+const RESERVED_SLOTS = 2
+
 type FileWaiter = (error: DiskError | undefined, file: DiskFile | undefined) => void
 
 export class Segment implements CrcHolder {
@@ -166,6 +168,12 @@ export class SegmentSet {
 
   get freeBytes(): number {
     return this.#disk.space().freeBytes
+  }
+
+  /** Whether one more segment can be named by map entries (decision 2). The last ones are for compaction. */
+  hasSlot(useReserve: boolean): boolean {
+    const max = Math.min(this.#geometry.slotsMax, this.#settings.segmentsMax)
+    return this.#bySegment.size < (useReserve ? max : max - RESERVED_SLOTS)
   }
 
   hasRoom(useReserve: boolean): boolean {

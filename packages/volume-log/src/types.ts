@@ -35,6 +35,8 @@ export interface LogSettings {
   readonly idleRounds: number
   /** Open files above which the least recently used are closed. */
   readonly openFilesMax: number
+  /** Segments that the log may come to, if that is less than map entries can name (decision 2): for tests. */
+  readonly segmentsMax: number
   /** Pages of the block map (4 MiB of the volume each), from the first on, whose blocks are never scattered (decision 23). */
   readonly mapWholePages: number
 }
@@ -53,6 +55,7 @@ export const defaultSettings: LogSettings = {
   cutKeepMs: 24 * 3600 * 1000,
   idleRounds: 2,
   openFilesMax: 128,
+  segmentsMax: Number.POSITIVE_INFINITY,
   mapWholePages: 64,
 }
 

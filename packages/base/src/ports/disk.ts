@@ -70,8 +70,13 @@ export interface Disk {
   rename(from: string, to: string): void
   /** Makes names created, renamed or removed in a directory durable. */
   syncDirectory(path: string, done: DiskDone): void
-  /** A whole file, or undefined if it does not exist. Synchronous: for small files and start-up. */
-  readWhole(path: string): Uint8Array | undefined
+  /**
+   * A whole file, in pieces one behind the other (an array of bytes has an end at 4 GiB). Synchronous: for small files and
+   * start-up. Throws nothing: what the disk does not give is an error, `absent` where there is no such file.
+   */
+  readWhole(path: string): readonly Uint8Array[] | DiskError
+  /** Bytes of a file; 0 if it does not exist. Synchronous. */
+  sizeOf(path: string): number
   /** Replaces a file's contents all or nothing, durable when `done` says so. */
   writeAtomic(path: string, chunks: readonly Uint8Array[], done: DiskDone): void
   /**
@@ -81,6 +86,7 @@ export interface Disk {
    * is created is written with zeroes, durably, before it is given: a `datasync` later then moves data only, where one of
    * merely allocated space has to tell the filesystem's journal that the space has become data.
    * With `fill: cached` it only gets its pages in the page cache, all of a middling size, whatever is written to it first.
+   * Under its name there is never a file that is being made: one of `createBytes` bytes, or none, whenever the host ends.
    * On `no-space` nothing is left behind. The name is durable once a `datasync` of the file has succeeded.
    */
   open(

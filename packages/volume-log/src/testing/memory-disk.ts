@@ -8,6 +8,8 @@ import type { ManualScheduler } from './manual-scheduler.ts'
 import { SeededRandom } from './manual-scheduler.ts'
 
 const PAGE = 4096
+/** No multiple of anything: what is read whole must not depend on where its pieces end. */
+const PIECE_BYTES = 2_999
 
 class Inode {
   cache: Uint8Array
@@ -55,7 +57,10 @@ export class MemoryDisk implements Disk {
   readonly filled: string[] = []
   readonly filledInCache: string[] = []
   /** The next operation of that kind fails with an I/O error. */
-  failNext: 'write' | 'datasync' | 'read' | 'save' | undefined
+  failNext: 'write' | 'datasync' | 'read' | 'read-whole' | 'save' | undefined
+
+  /** Files with that in their path can't be read whole. */
+  failWhole: string | undefined
 
   constructor(options: MemoryDiskOptions) {
     this.#scheduler = options.scheduler
@@ -94,8 +99,19 @@ export class MemoryDisk implements Disk {
     this.#later(() => done(undefined))
   }
 
-  readWhole(path: string): Uint8Array | undefined {
-    return this.#files.get(path)?.cache.slice()
+  readWhole(path: string): readonly Uint8Array[] | DiskError {
+    const failure = this.#fails('read-whole')
+    if (failure !== undefined) return failure
+    if (this.failWhole !== undefined && path.includes(this.failWhole)) return { kind: 'io', message: 'read-whole failed' }
+    const bytes = this.#files.get(path)?.cache
+    if (bytes === undefined) return { kind: 'absent', message: `${path} does not exist` }
+    const pieces: Uint8Array[] = []
+    for (let at = 0; at < bytes.length; at += PIECE_BYTES) pieces.push(bytes.slice(at, at + PIECE_BYTES))
+    return pieces
+  }
+
+  sizeOf(path: string): number {
+    return this.#files.get(path)?.cache.length ?? 0
   }
 
   writeAtomic(path: string, chunks: readonly Uint8Array[], done: DiskDone): void {
@@ -199,7 +215,7 @@ export class MemoryDisk implements Disk {
     })
   }
 
-  #fails(kind: 'write' | 'datasync' | 'read' | 'save'): DiskError | undefined {
+  #fails(kind: 'write' | 'datasync' | 'read' | 'read-whole' | 'save'): DiskError | undefined {
     if (this.failNext !== kind) return undefined
     this.failNext = undefined
     return { kind: 'io', message: `${kind} failed` }
