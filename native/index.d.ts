@@ -90,6 +90,8 @@ export function socketTimeout(fd: number, timeoutMs: number): void
 
 /** How much a stream socket holds of what the other side has not taken, in bytes; no more than the system allows. */
 export function sendBuffer(fd: number, bytes: number): void
+/** A TCP connection ends when what was sent is not acknowledged for so many milliseconds (tcp(7), `TCP_USER_TIMEOUT`). */
+export function tcpUserTimeout(fd: number, ms: number): void
 /** What is left when the address of the first byte is divided. */
 export function addressRest(bytes: Uint8Array, divisor: number): number
 /** Another descriptor of the same open file or socket, not kept by programs that this one starts. */

@@ -1,5 +1,7 @@
 #include "stream.h"
 
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/socket.h>
 
 #include <cerrno>
@@ -24,6 +26,18 @@ Napi::Value SendBuffer(const Napi::CallbackInfo& info) {
   return env.Undefined();
 }
 
+Napi::Value TcpUserTimeout(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  int fd;
+  int64_t ms;
+  if (!Descriptor(info, &fd) || !Integer(info, 1, "ms", 0, 1 << 30, &ms)) return env.Undefined();
+  const unsigned int value = static_cast<unsigned int>(ms);
+  if (setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &value, sizeof value) != 0) {
+    SystemError(env, errno, "setsockopt").ThrowAsJavaScriptException();
+  }
+  return env.Undefined();
+}
+
 Napi::Value AddressRest(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   Bytes bytes;
@@ -39,6 +53,7 @@ Napi::Value AddressRest(const Napi::CallbackInfo& info) {
 
 void ExportStream(Napi::Env env, Napi::Object exports) {
   exports.Set("sendBuffer", Napi::Function::New(env, SendBuffer));
+  exports.Set("tcpUserTimeout", Napi::Function::New(env, TcpUserTimeout));
   exports.Set("addressRest", Napi::Function::New(env, AddressRest));
 }
 

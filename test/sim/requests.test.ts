@@ -1,5 +1,5 @@
 /** Single requests of a client, in a cluster where nothing else happens. */
-import { errno, type ExportSession } from '@holdfast/base'
+import { errno, type ExportSession, type VolumeId } from '@holdfast/base'
 import { nativeChecksum } from '@holdfast/disk'
 import { SimCluster, type SimNode } from '@holdfast/simulator'
 import { describe, expect, it } from 'vitest'
@@ -163,6 +163,13 @@ describe('a volume with fewer copies than its failure mode asks for', () => {
     expect(ask((token) => void session.write(token, 0, bytes, 0, BLOCK, true))).toBe(0)
     for (const node of others) cluster.crash(node)
     expect(ask((token) => void session.write(token, BLOCK, bytes, 0, BLOCK, false), 40_000)).toBe(errno.EIO)
+    // A client that goes on all the same finds no end of room: what can't commit would stay in memory and in the log.
+    const log = (): number => primary.engine?.replicas.get(cluster.record(VOLUME)?.id as VolumeId)?.log?.appendedLsn ?? -1
+    const end = log()
+    for (let i = 0; i < 50; i++) {
+      expect(ask((token) => void session.write(token, (2 + i) * BLOCK, bytes, 0, BLOCK, i % 2 === 0))).toBe(errno.EIO)
+    }
+    expect(log()).toBe(end)
     // What was acknowledged is on the one copy that is left.
     expect(ask((token) => void session.flush(token))).toBe(0)
     const target = new Uint8Array(BLOCK)

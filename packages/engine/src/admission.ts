@@ -1,6 +1,6 @@
 /**
- * Mutations that must wait: until the epoch has begun, for room in the log, for an unaligned write before them, or for
- * the end of a planned move.
+ * Mutations that must wait: until the epoch has begun, for room in the log, for an unaligned write before them, for
+ * the end of a planned move, or for copies, without which nothing more would ever leave the log's memory.
  *
  * Invariant: they enter in the order in which they came; while one waits, all that come later do.
  */
@@ -41,6 +41,8 @@ export class Admission {
   #obstacle: Obstacle = 'start'
   /** A planned move: nothing is admitted, whatever else it waits for. */
   #quiescing = false
+  /** Copies have been lacking for so long that what waits for them is failed: see `failForWantOfCopies`. */
+  #wantsCopies = false
   #closed = false
   #noSpaceSaidAt: number = Number.NEGATIVE_INFINITY
 
@@ -52,7 +54,7 @@ export class Admission {
   }
 
   get mustWait(): boolean {
-    return this.#obstacle !== 'nothing' || this.#quiescing || this.#closed
+    return this.#obstacle !== 'nothing' || this.#quiescing || this.#wantsCopies || this.#closed
   }
   get quiescing(): boolean {
     return this.#quiescing
@@ -108,6 +110,17 @@ export class Admission {
   }
   resume(): void {
     this.#quiescing = false
+    this.#lifted('nothing')
+  }
+
+  /** Fails what waits; to be called again for what comes later, until `copiesAreBack`. */
+  failForWantOfCopies(): void {
+    this.#wantsCopies = true
+    this.failAll(errno.EIO)
+  }
+  copiesAreBack(): void {
+    if (!this.#wantsCopies) return
+    this.#wantsCopies = false
     this.#lifted('nothing')
   }
 

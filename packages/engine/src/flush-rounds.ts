@@ -20,6 +20,8 @@ interface Waiter {
 export interface FlushOwner {
   /** Asks every member, ourselves included, to make everything below `target` durable. */
   flushAll(target: Lsn): void
+  /** A round has begun that does so, whoever asks. */
+  began(target: Lsn): void
   durableLsn(): Lsn
   committedLsn(): Lsn
   /** Whether no other primary exists. When that changes, `run` is to be called. */
@@ -99,6 +101,7 @@ export class FlushRounds {
 
   #began(target: Lsn): void {
     this.#roundTarget = target
+    this.#owner.began(target)
     this.#roundStartedAt = this.#clock.now()
   }
 

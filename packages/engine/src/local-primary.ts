@@ -132,6 +132,7 @@ export class LocalPrimary implements VolumeTarget, UnalignedOwner, RelocationHos
         },
         flushMember: (node) => this.members.sendFlush(node, this.log.appendedLsn),
         stepDown: (reason) => context.scheduler.soon(() => owner.steppedDown(reason)),
+        diskHangs: (reason) => context.scheduler.soon(() => owner.failed(reason)),
         event: (level, message, node) => {
           if (message.startsWith('dropping')) context.statistics.membersDropped++
           if (message === 'in sync') context.statistics.membersAdded++
@@ -141,6 +142,7 @@ export class LocalPrimary implements VolumeTarget, UnalignedOwner, RelocationHos
     )
     this.#flushes = new FlushRounds(this.#counters, context.clock, {
       flushAll: (target) => this.#flushAll(target),
+      began: (target) => this.machine.flushAsked(target),
       durableLsn: () => this.machine.durableLsn,
       committedLsn: () => this.machine.committedLsn,
       mayAnswer: () => this.answersReads,
@@ -715,11 +717,12 @@ export class LocalPrimary implements VolumeTarget, UnalignedOwner, RelocationHos
   #failForWantOfCopies(now: Instant): void {
     if (this.machine.enoughInSync) {
       this.#tooFewSince = undefined
+      this.#admission.copiesAreBack()
       return
     }
     this.#tooFewSince ??= now
     if (now - this.#tooFewSince < this.#context.settings.tooFewReplicasMs) return
-    this.#admission.failAll(errno.EIO)
+    this.#admission.failForWantOfCopies()
     this.#repeated.failAll(errno.EIO)
     this.#flushes.failUncommitted()
     // Where the record of the epoch can't commit either, what was committed before isn't known: reads have no answer.

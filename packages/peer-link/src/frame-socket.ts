@@ -1,11 +1,13 @@
 /** A connection after its WebSocket handshake, read and written past ws: frames in, frames out. */
 import type { Socket } from 'node:net'
-import { type ByteSink, giveAway, openDescriptor, takeOver } from '@holdfast/direct-socket'
+import { type ByteSink, giveAway, noticeSilence, openDescriptor, takeOver } from '@holdfast/direct-socket'
 import type { WebSocket } from 'ws'
 import { OPCODE, wholeFrame } from './frame.ts'
 import { type FrameHandler, FrameReader } from './frame-reader.ts'
 
 const POLICY_VIOLATION = 1008
+/** A peer that answers nothing for so long is gone, or the way to it is: the link is dialled anew. */
+const SILENCE_MS = 20_000
 
 export interface FrameSocketHandler {
   message(fragments: Buffer[]): void
@@ -26,6 +28,7 @@ export class FrameSocket implements FrameHandler {
     this.#reader = new FrameReader(this)
     this.socket = open(this.#reader)
     this.socket.setNoDelay(true)
+    noticeSilence(this.socket, SILENCE_MS)
     this.socket.on('error', (error) => {
       this.#reason ??= error.message
     })

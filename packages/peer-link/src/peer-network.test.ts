@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs'
 import { Socket } from 'node:net'
 import type { PeerChannel, PeerLink } from '@holdfast/base'
 import { epoch, incarnation, lsn, nodeId, volumeId } from '@holdfast/base'
@@ -87,6 +88,20 @@ describe('links', () => {
     } finally {
       vi.restoreAllMocks()
     }
+  })
+
+  it('are watched at both ends while nothing is sent, so that one whose other end has vanished closes', async () => {
+    await linked()
+    const ports = networks.map((one) => (one as ListeningPeerNetwork).address.port)
+    // Of /proc/net/tcp: the kind of timer that runs is 2 where the kernel asks a silent peer for a sign of life.
+    const timers = (): string[] => {
+      const lines = ['tcp', 'tcp6'].flatMap((table) => readFileSync(`/proc/net/${table}`, 'utf8').trim().split('\n').slice(1))
+      const fields = lines.map((line) => line.trim().split(/\s+/))
+      const port = (address: string | undefined): number => Number.parseInt(address?.split(':')[1] ?? '', 16)
+      const ours = fields.filter(([, local, remote, state]) => state === '01' && ports.some((one) => one === port(local) || one === port(remote)))
+      return ours.map(([, , , , , timer]) => timer?.slice(0, 2) ?? '')
+    }
+    await until(() => timers().length >= 2 && timers().every((kind) => kind === '02'))
   })
 
   it('bring what was announced to be followed, whether it is or not, in order', async () => {

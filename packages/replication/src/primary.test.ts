@@ -23,6 +23,7 @@ const settings = {
   reconnectGraceMs: 100,
   memberTimeoutMs: 1000,
   acknowledgeTimeoutMs: 5000,
+  flushTimeoutMs: 8000,
   stuckMs: 4000,
 }
 
@@ -41,6 +42,7 @@ function start(record: VolumeRecord = base): Primary {
     changeRecord: (changed) => changes.push(changed),
     flushMember: (node) => flushes.push(node),
     stepDown: (reason) => ended.push(reason),
+    diskHangs: (reason) => ended.push(reason),
     event: () => {},
   })
 }
@@ -86,6 +88,7 @@ describe('[I3] a new primary', () => {
       changeRecord: (changed) => changes.push(changed),
       flushMember: (node) => flushes.push(node),
       stepDown: () => {},
+      diskHangs: () => {},
       event: () => {},
     })
   }
@@ -188,6 +191,82 @@ describe('[I7] membership', () => {
     primary.heardFrom(b, instant(1000))
     primary.tick(instant(1001))
     expect(changes.map((record) => record.inSync)).toEqual([[a, b]])
+  })
+
+  it('drops a member whose disk takes writes and ends no flush', () => {
+    const primary = start()
+    follow(primary, b)
+    follow(primary, c)
+    primary.appended(lsn(5))
+    primary.acknowledged(b, lsn(5), lsn(0), instant(1))
+    primary.acknowledged(c, lsn(5), lsn(0), instant(1))
+    primary.flushAsked(lsn(5))
+    primary.flushed(lsn(5))
+    primary.acknowledged(b, lsn(5), lsn(5), instant(2))
+    for (let now = 10; now <= 8010; now += 100) {
+      for (const node of [b, c]) primary.heardFrom(node, instant(now))
+      primary.tick(instant(now))
+    }
+    expect(changes).toEqual([])
+    for (const node of [b, c]) primary.heardFrom(node, instant(8011))
+    primary.tick(instant(8011))
+    expect(changes.map((record) => record.inSync)).toEqual([[a, b]])
+    expect(durable).toEqual([])
+    primary.recordChanged({ ...base, inSync: [a, b] }, 11, instant(8012))
+    expect(durable).toEqual([5])
+    expect(ended).toEqual([])
+  })
+
+  it('leaves the volume to the others when its own disk ends no flush, unless all disks stand still', () => {
+    for (const others of [true, false]) {
+      const primary = start()
+      ended = []
+      follow(primary, b)
+      follow(primary, c)
+      primary.appended(lsn(5))
+      for (const node of [b, c]) primary.acknowledged(node, lsn(5), lsn(others && node === b ? 5 : 0), instant(1))
+      primary.flushAsked(lsn(5))
+      for (let now = 10; now <= 20_000; now += 500) {
+        for (const node of [b, c]) primary.heardFrom(node, instant(now))
+        primary.tick(instant(now))
+        if (now < 8000) expect(ended).toEqual([])
+      }
+      expect(ended).toHaveLength(others ? 1 : 0)
+      expect(changes).toEqual([])
+    }
+  })
+
+  it('drops a member that comes back again and again and never gets on', () => {
+    const primary = start()
+    follow(primary, b)
+    follow(primary, c)
+    primary.appended(lsn(5))
+    primary.acknowledged(b, lsn(5), lsn(0), instant(1))
+    for (let now = 10; now < 5100; now += 60) {
+      primary.heardFrom(b, instant(now))
+      primary.gone(c, instant(now))
+      primary.tick(instant(now + 20))
+      primary.subscribed(c, lsn(0), lsn(0), instant(now + 40))
+      primary.tick(instant(now + 50))
+    }
+    expect(changes.map((record) => record.inSync)).toEqual([[a, b]])
+  })
+
+  it('keeps a member that gets on, however often its link breaks', () => {
+    const primary = start()
+    follow(primary, b)
+    follow(primary, c)
+    for (let now = 10, at = 1; now < 20_000; now += 60, at++) {
+      primary.appended(lsn(at + 5))
+      for (const node of [b, c]) primary.heardFrom(node, instant(now))
+      primary.acknowledged(b, lsn(at + 5), lsn(0), instant(now))
+      primary.gone(c, instant(now))
+      primary.tick(instant(now + 20))
+      primary.subscribed(c, lsn(at), lsn(0), instant(now + 40))
+      primary.live(c)
+      primary.acknowledged(c, lsn(at + 1), lsn(0), instant(now + 45))
+    }
+    expect(changes).toEqual([])
   })
 
   it('drops a member that the record wants gone, and adds it when it gets a copy again', () => {

@@ -9,6 +9,8 @@
  * - A member whose copy must be made anew leaves `inSync` first: what it holds goes when that begins, and until it ends
  *   another copy that lost power would wait for ever for one that can't be read.
  * - At most one change of the record is under way.
+ * - Whoever must acknowledge or flush and makes no progress is dropped in the end, however alive it seems; where all disks stand
+ *   still nobody is.
  */
 import {
   assert,
@@ -28,6 +30,8 @@ export interface PrimarySettings {
   readonly memberTimeoutMs: number
   /** A member's node lives but its acknowledgement does not come: it is dropped. */
   readonly acknowledgeTimeoutMs: number
+  /** A copy takes writes and its disk does not end a flush for this long: it is dropped, or left to the others if it is ours. */
+  readonly flushTimeoutMs: number
   /** The coordinator can't be asked to drop a dead member for this long: step down. */
   readonly stuckMs: number
 }
@@ -46,6 +50,8 @@ export interface PrimaryEffects {
   /** Ask a member for `fdatasync`, so that it can be added. */
   flushMember(member: NodeId): void
   stepDown(reason: string): void
+  /** Our own disk hangs, and another copy in sync has one that does not. */
+  diskHangs(reason: string): void
   event(level: 'info' | 'warn' | 'error', message: string, node: NodeId): void
 }
 
@@ -59,8 +65,10 @@ interface Member {
   required: boolean
   goneSince: Instant
   heardAt: Instant
-  /** Since when it owes an acknowledgement; undefined when it owes none. */
+  /** Since when it owes an acknowledgement; undefined when it owes none. A new link alone changes nothing of it. */
   owesSince: Instant | undefined
+  /** The same of a flush. */
+  owesFlushSince: Instant | undefined
   flushAsked: boolean
   /** Our log does not reach back to where its own ends. */
   mustRebuild: boolean
@@ -101,6 +109,11 @@ export class Primary {
   /** Nothing beyond was promised to be durable by the primaries before: each promise included our copy. */
   readonly #inheritedDurable: Lsn
   #change: Change | undefined
+  /** Everything below was asked to be made durable by all. */
+  #flushTarget: Lsn = 0 as Lsn
+  /** Since when our own disk owes it. */
+  #owesFlushSince: Instant | undefined
+  #hangSaid = false
 
   constructor(
     start: {
@@ -175,8 +188,16 @@ export class Primary {
 
   /** Our own log is durable up to here. */
   flushed(lsn: Lsn): void {
-    if (lsn > this.#localDurable) this.#localDurable = lsn
+    if (lsn > this.#localDurable) {
+      this.#localDurable = lsn
+      this.#owesFlushSince = undefined
+    }
     this.#advanceDurable()
+  }
+
+  /** All in-sync copies were asked to make everything below `target` durable. */
+  flushAsked(target: Lsn): void {
+    if (target > this.#flushTarget) this.#flushTarget = target
   }
 
   /** A member's log agrees with ours below `forkLsn`; batches follow from there. */
@@ -187,7 +208,6 @@ export class Primary {
     member.appendedLsn = forkLsn
     member.durableLsn = lsnMin(durableLsn, forkLsn)
     member.heardAt = now
-    member.owesSince = undefined
     member.flushAsked = false
     member.mustRebuild = false
   }
@@ -224,7 +244,10 @@ export class Primary {
       member.appendedLsn = appendedLsn
       member.owesSince = undefined
     }
-    if (durableLsn > member.durableLsn) member.durableLsn = durableLsn
+    if (durableLsn > member.durableLsn) {
+      member.durableLsn = durableLsn
+      member.owesFlushSince = undefined
+    }
     if (member.required) {
       this.#commit()
       this.#advanceDurable()
@@ -264,18 +287,35 @@ export class Primary {
 
   tick(now: Instant): void {
     for (const member of this.#members.values()) {
-      const owes = member.required && member.mode !== 'away' && member.appendedLsn < this.#localAppended
-      if (!owes) member.owesSince = undefined
-      else member.owesSince ??= now
+      const owes = member.required && member.appendedLsn < this.#localAppended
+      member.owesSince = owes ? (member.owesSince ?? now) : undefined
+      const owesFlush = member.required && member.durableLsn < this.#flushTarget
+      member.owesFlushSince = owesFlush ? (member.owesFlushSince ?? now) : undefined
       // What is durable everywhere moves on while a newcomer flushes: it is asked again.
       member.flushAsked = false
       if (member.mode === 'live' && !member.required) this.#considerAdding(member, now)
     }
+    this.#owesFlushSince = this.#localDurable < this.#flushTarget ? (this.#owesFlushSince ?? now) : undefined
+    this.#watchOwnDisk(now)
     if (this.#change !== undefined) {
       this.#watchForStuckChange(now)
       return
     }
     this.#dropSilent(now)
+  }
+
+  #hangs(owesFlushSince: Instant | undefined, now: Instant): boolean {
+    return owesFlushSince !== undefined && now - owesFlushSince > this.#settings.flushTimeoutMs
+  }
+
+  #watchOwnDisk(now: Instant): void {
+    if (this.#hangSaid || !this.#hangs(this.#owesFlushSince, now)) return
+    for (const member of this.#members.values()) {
+      if (!member.required || member.mode !== 'live' || member.owesFlushSince !== undefined) continue
+      this.#hangSaid = true
+      this.#effects.diskHangs('the disk does not end a flush, and that of another copy does')
+      return
+    }
   }
 
   #watchForStuckChange(now: Instant): void {
@@ -327,6 +367,8 @@ export class Primary {
     if (member.owesSince !== undefined && now - member.owesSince > acknowledgeTimeoutMs) {
       return 'it does not acknowledge'
     }
+    // Where our own owes it, too, it may be what both disks stand on.
+    if (this.#owesFlushSince === undefined && this.#hangs(member.owesFlushSince, now)) return 'its disk does not end a flush'
     return undefined
   }
 
@@ -365,6 +407,7 @@ export class Primary {
           goneSince: now,
           heardAt: now,
           owesSince: undefined,
+          owesFlushSince: undefined,
           flushAsked: false,
           mustRebuild: false,
           proofLsn: none,

@@ -29,6 +29,8 @@ export class SimPlatter {
   slowness = 1
   /** Operations that fail now. */
   readonly failing = new Set<DiskOperation>()
+  /** Every `datasync` begun since the disk stood still; undefined: it does not. */
+  #hung: (() => void)[] | undefined
   /** Some bit of it has flipped. */
   flipped = false
 
@@ -43,6 +45,18 @@ export class SimPlatter {
     let used = 0
     for (const inode of this.#names.inodes()) used += inode.size
     return used
+  }
+
+  /** From now on no `datasync` ends, while the page cache takes writes as ever. */
+  hang(): void {
+    this.#hung ??= []
+  }
+
+  /** It goes on, and what was begun meanwhile ends. */
+  goOn(): void {
+    const hung = this.#hung ?? []
+    this.#hung = undefined
+    for (const task of hung) task()
   }
 
   /** Power is gone: unsynced pages and names with it. */
@@ -174,7 +188,7 @@ export class SimPlatter {
         // What was written when it was asked for; later writes may or may not be covered.
         const covered = inode.unsynced
         const mark = this.#names.mark()
-        this.#later(life, 0.1, 3, () => {
+        const end = (): void => this.#later(life, 0.1, 3, () => {
           if (this.failing.has('datasync')) {
             inode.dropUnsynced(covered)
             return done(ioError('making durable', path))
@@ -183,6 +197,8 @@ export class SimPlatter {
           this.#names.makeDurable(mark)
           return done(undefined)
         })
+        if (this.#hung === undefined) end()
+        else this.#hung.push(end)
       },
       punchHole: (position, length, done) => {
         inode.write(new Uint8Array(length), position)

@@ -1,0 +1,19 @@
+/** Connections whose other end has vanished without a word: its host lost power, or what lay between forgot them. */
+import type { Socket } from 'node:net'
+import { native } from './native.ts'
+
+/**
+ * Has the kernel end a TCP connection whose other end answers nothing for `ms` milliseconds, whether something is on its way
+ * there or not: without it one that only listens stays open for ever, and one that sends for a quarter of an hour. A process
+ * that stands still is no silence: its kernel answers.
+ */
+export function noticeSilence(socket: Socket, ms: number): void {
+  socket.setKeepAlive(true, Math.max(1_000, ms / 3))
+  const { fd } = (socket as unknown as { readonly _handle?: { readonly fd?: number } | null })._handle ?? {}
+  if (fd === undefined || fd < 0) return
+  try {
+    native.tcpUserTimeout(fd, ms)
+  } catch {
+    // It has closed already, or is none of TCP.
+  }
+}
