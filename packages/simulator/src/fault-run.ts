@@ -194,6 +194,7 @@ function calm(stage: Stage, plan: RunPlan): number {
     node.platter.slowness = 1
     node.platter.capacityBytes = 2 ** 40
     node.platter.failing.clear()
+    node.platter.goOn()
     cluster.restart(node)
   }
   for (const node of cluster.nodes) undrain(stage, node.name)

@@ -39,6 +39,8 @@ export type Fault =
   | ({ readonly kind: 'watch-compaction' } & At)
   | ({ readonly kind: 'slow-disk'; readonly victim: Victim; readonly factor: number } & Lasting)
   | ({ readonly kind: 'full-disk'; readonly victim: Victim } & Lasting)
+  /** It takes writes and ends no flush. */
+  | ({ readonly kind: 'hung-disk'; readonly victim: Victim } & Lasting)
   | ({
       readonly kind: 'disk-error'
       readonly victim: Victim
@@ -78,6 +80,7 @@ const WEIGHTS: Readonly<Record<FaultKind, number>> = {
   'node-joins': 1,
   drain: 1,
   'move-primary': 2,
+  'hung-disk': 1,
 }
 export const FAULT_KINDS = Object.keys(WEIGHTS) as FaultKind[]
 
@@ -140,6 +143,9 @@ function makeFault(
       return { kind, victim: victim(), ...base }
     case 'drain':
       return { kind, victim: victim(), atMs, forMs: forMs * 3 }
+    case 'hung-disk':
+      // Now and then longer than such a copy is put up with.
+      return { kind, victim: victim(), atMs, forMs: random.chance(0.3) ? 40_000 : forMs }
     case 'power-loss':
     case 'coordinator-outage':
       return { kind, ...base }

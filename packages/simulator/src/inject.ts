@@ -104,7 +104,7 @@ export function inject(stage: Stage, fault: Fault): void {
 
 function injectIntoNode(
   stage: Stage,
-  fault: Extract<Fault, { kind: 'slow-disk' | 'full-disk' | 'disk-error' | 'bit-flip' | 'clock-jump' | 'drain' }>,
+  fault: Extract<Fault, { kind: 'slow-disk' | 'full-disk' | 'hung-disk' | 'disk-error' | 'bit-flip' | 'clock-jump' | 'drain' }>,
 ): void {
   const { world } = stage.cluster
   const node = victimOf(stage, fault.victim)
@@ -122,6 +122,11 @@ function injectIntoNode(
       world.note(`the disk of ${name} is full for ${fault.forMs} ms`)
       platter.capacityBytes = platter.usedBytes
       later(fault.forMs, () => (platter.capacityBytes = 2 ** 40))
+      break
+    case 'hung-disk':
+      world.note(`the disk of ${name} ends no flush for ${fault.forMs} ms`)
+      platter.hang()
+      later(fault.forMs, () => platter.goOn())
       break
     case 'disk-error':
       world.note(`every ${fault.operation} of ${name} fails for ${fault.forMs} ms`)
