@@ -6,12 +6,14 @@
  * count, epoch count, session count, page count, mapped blocks, head bytes; then slots (segment number
  * or 2^53 - 1), epochs (epoch, first LSN), sessions (id, count, numbers), page numbers.
  *
- * Version 2 is the same with buckets of scattered blocks among the pages, which version 1 has not (decision 23).
+ * Version 2 is the same with buckets of scattered blocks among the pages, which version 1 has not (decision 23). In version 3
+ * there may be such buckets, and a session is its id, its last number and 32 words of 32 bits, one for each number before the last.
+ * It is used where sessions have many numbers: a log that many clients have used wrote half a MiB of them with each checkpoint.
  */
 import { BLOCK_BYTES } from '@holdfast/base'
 import type { Checksum, Epoch, Lsn } from '@holdfast/base'
 import { BUCKET_NUMBER } from './block-map.ts'
-import type { SessionEntry } from './dedupe.ts'
+import { RING, type SessionEntry, seqsOf, sessionEntry } from './dedupe.ts'
 import type { FilePieces } from './file-pieces.ts'
 import type { EpochStart } from './types.ts'
 
@@ -20,6 +22,9 @@ const TRAILER_MAGIC = 0x31_45_43_48 // 'HCE1'
 const BOOT_MAGIC = 0x31_53_43_48 // 'HCS1'
 const WHOLE_PAGES = 1
 const WITH_BUCKETS = 2
+const WITH_BITS = 3
+/** Numbers of sessions up to which they are written one by one: releases from before read that, too. */
+const LISTED_MAX = 8 * RING
 const FIXED = 12
 const HEAD_BYTES_AT = 88
 const BOOT_BYTES_MAX = BLOCK_BYTES - 12
@@ -45,27 +50,28 @@ export interface Checkpoint extends CheckpointHead {
   readonly bytes: number
 }
 
-/** Numbers below 2^53 as a growing list of 64-bit little-endian words. */
+/** Numbers below 2^53 as 64-bit little-endian words, in as many blocks as `count` of them take. */
 class Words {
-  readonly #values: number[] = []
-  put(value: number): void {
-    this.#values.push(value)
+  readonly bytes: Uint8Array
+  readonly #words: Uint32Array
+  #at = 0
+  constructor(count: number) {
+    this.#words = new Uint32Array((Math.ceil((count * 8) / BLOCK_BYTES) * BLOCK_BYTES) / 4)
+    this.bytes = new Uint8Array(this.#words.buffer)
   }
-  encode(bytesAt: number): Uint8Array {
-    const size = Math.ceil((this.#values.length * 8) / BLOCK_BYTES) * BLOCK_BYTES
-    this.#values[bytesAt] = size
-    const words = new Uint32Array(size / 4)
-    this.#values.forEach((value, i) => {
-      words[i * 2] = value % 2 ** 32
-      words[i * 2 + 1] = Math.floor(value / 2 ** 32)
-    })
-    return new Uint8Array(words.buffer)
+  put(value: number): void {
+    this.#words[this.#at++] = value % 2 ** 32
+    this.#words[this.#at++] = Math.floor(value / 2 ** 32)
   }
 }
 
 export function encodeHead(head: CheckpointHead): Uint8Array {
-  const words = new Words()
-  const version = head.pageNumbers.some((number) => number >= BUCKET_NUMBER) ? WITH_BUCKETS : WHOLE_PAGES
+  const listed = head.sessions.map(countOf).reduce((sum, count) => sum + count, 0)
+  const asBits = listed > LISTED_MAX
+  const buckets = head.pageNumbers.some((number) => number >= BUCKET_NUMBER)
+  const version = asBits ? WITH_BITS : buckets ? WITH_BUCKETS : WHOLE_PAGES
+  const sessionWords = head.sessions.length * 2 + (asBits ? head.sessions.length * (RING / 32) : listed)
+  const words = new Words(FIXED + head.slots.length + head.epochs.length * 2 + sessionWords + head.pageNumbers.length)
   words.put(MAGIC + version * 2 ** 32)
   words.put(head.lsn)
   words.put(head.lastHeaderCrc)
@@ -77,19 +83,26 @@ export function encodeHead(head: CheckpointHead): Uint8Array {
   words.put(head.sessions.length)
   words.put(head.pageNumbers.length)
   words.put(head.mappedBlocks)
-  words.put(0)
+  words.put(words.bytes.length)
   for (const segment of head.slots) words.put(segment < 0 ? NO_SEGMENT : segment)
   for (const { epoch, firstLsn } of head.epochs) {
     words.put(epoch)
     words.put(firstLsn)
   }
-  for (const { session, seqs } of head.sessions) {
-    words.put(session)
-    words.put(seqs.length)
-    for (const seq of seqs) words.put(seq)
+  for (const entry of head.sessions) {
+    words.put(entry.session)
+    const values = asBits ? entry.applied : seqsOf(entry)
+    words.put(asBits ? entry.last : values.length)
+    for (const value of values) words.put(value)
   }
   for (const number of head.pageNumbers) words.put(number)
-  return words.encode(FIXED - 1)
+  return words.bytes
+}
+
+function countOf({ applied }: SessionEntry): number {
+  let count = 0
+  for (let word of applied) for (; word !== 0; word &= word - 1) count++
+  return count
 }
 
 export function encodeTrailer(crc: number, bytesBefore: number): Uint8Array {
@@ -132,8 +145,8 @@ export function decodeCheckpoint(file: FilePieces, checksum: Checksum, base = 0)
   const headBytes = wordsOf(file.copy(base, base + BLOCK_BYTES)).u64(HEAD_BYTES_AT)
   const { u64 } = wordsOf(file.copy(base, base + headBytes))
   const version = (u64(0) - MAGIC) / 2 ** 32
-  if (version !== WHOLE_PAGES && version !== WITH_BUCKETS) return undefined
-  return decodeBody(u64, size, (i) => {
+  if (version !== WHOLE_PAGES && version !== WITH_BUCKETS && version !== WITH_BITS) return undefined
+  return decodeBody(u64, version === WITH_BITS, size, (i) => {
     const start = base + headBytes + i * BLOCK_BYTES
     return new Uint32Array(file.copy(start, start + BLOCK_BYTES).buffer)
   })
@@ -150,7 +163,12 @@ function wordsOf(bytes: Uint8Array): HeadWords {
   return { u32, u64: (at) => u32(at) + u32(at + 4) * 2 ** 32 }
 }
 
-function decodeBody(u64: (at: number) => number, bytes: number, page: (i: number) => Uint32Array): Checkpoint {
+function decodeBody(
+  u64: (at: number) => number,
+  asBits: boolean,
+  bytes: number,
+  page: (i: number) => Uint32Array,
+): Checkpoint {
   let at = FIXED * 8
   const next = (): number => {
     at += 8
@@ -164,7 +182,8 @@ function decodeBody(u64: (at: number) => number, bytes: number, page: (i: number
   const epochs = times(u64(56), () => ({ epoch: next() as Epoch, firstLsn: next() as Lsn }))
   const sessions = times(u64(64), () => {
     const session = next()
-    return { session, seqs: Uint32Array.from(times(next(), next)) }
+    if (!asBits) return sessionEntry(session, times(next(), next))
+    return { session, last: next(), applied: Uint32Array.from(times(RING / 32, next)) }
   })
   const pageNumbers = times(u64(72), next)
   return {
@@ -175,7 +194,7 @@ function decodeBody(u64: (at: number) => number, bytes: number, page: (i: number
     seed: u64(40),
     slots,
     epochs,
-    sessions,
+    sessions: sessions.filter((entry) => entry !== undefined),
     pageNumbers,
     mappedBlocks: u64(80),
     bytes,

@@ -5,7 +5,8 @@
  * Numbers are compared in 32 bits, as records keep them: of two in one place of the ring the later one is that which comes within
  * 2^31 behind the other. 0 is none; a session leaves it out.
  */
-const RING = 1024
+/** As many as a session has unanswered at most. */
+export const RING = 1024
 const SESSIONS_MAX = 64
 
 /** Whether a number in the ring is a later one than `seq`. */
@@ -16,12 +17,44 @@ class SessionRing {
   /** End of the batch that holds it. */
   readonly ends = new Float64Array(RING)
   usedAt = 0
+  /** No end in it is above. */
+  endMax = 0
+  /** Of a snapshot that had all of it; undefined since something was noted. Most sessions of a log have long ended. */
+  entry: SessionEntry | undefined
 }
 
-/** One entry of a checkpoint: sessions with the sequence numbers applied below it. */
+/**
+ * One entry of a checkpoint: a session's numbers that were applied below it. A session that has asked for `last` has had
+ * answers to all that lie `RING` and more before.
+ */
 export interface SessionEntry {
   readonly session: number
-  readonly seqs: Uint32Array
+  readonly last: number
+  /** Bit `i` of the whole: the number `i` before `last` was applied. */
+  readonly applied: Uint32Array
+}
+
+/** An entry of the numbers in any order; undefined for none. */
+export function sessionEntry(session: number, seqs: Iterable<number>): SessionEntry | undefined {
+  let last = 0
+  for (const seq of seqs) if (last === 0 || isLater(seq, last)) last = seq
+  if (last === 0) return undefined
+  const applied = new Uint32Array(RING / 32)
+  for (const seq of seqs) {
+    const before = (last - seq) >>> 0
+    if (seq !== 0 && before < RING) applied[before >>> 5] = (applied[before >>> 5] as number) | (1 << (before & 31))
+  }
+  return { session, last, applied }
+}
+
+/** The numbers of an entry, by their place in the ring. */
+export function seqsOf({ last, applied }: SessionEntry): number[] {
+  const seqs: number[] = []
+  for (let at = 0; at < RING; at++) {
+    const before = (last - at) & (RING - 1)
+    if ((((applied[before >>> 5] as number) >>> (before & 31)) & 1) === 1) seqs.push((last - before) >>> 0)
+  }
+  return seqs
 }
 
 export class Dedupe {
@@ -40,12 +73,16 @@ export class Dedupe {
     ring.seqs[at] = seq
     ring.ends[at] = endLsn
     ring.usedAt = ++this.#clock
+    ring.entry = undefined
+    if (endLsn > ring.endMax) ring.endMax = endLsn
   }
 
   /** Undoes `note` for a record that was cut off the log. */
   forget(session: number, seq: number): void {
     const ring = this.#sessions.get(session)
-    if (ring !== undefined && ring.seqs[seq & (RING - 1)] === seq >>> 0) ring.seqs[seq & (RING - 1)] = 0
+    if (ring === undefined || ring.seqs[seq & (RING - 1)] !== seq >>> 0) return
+    ring.seqs[seq & (RING - 1)] = 0
+    ring.entry = undefined
   }
 
   /**
@@ -66,17 +103,15 @@ export class Dedupe {
     const entries: SessionEntry[] = []
     const rings = [...this.#sessions].sort((a, b) => a[1].usedAt - b[1].usedAt)
     for (const [session, ring] of rings) {
-      const seqs = ring.seqs.filter((seq, i) => seq !== 0 && (ring.ends[i] ?? 0) <= lsn)
-      if (seqs.length > 0) entries.push({ session, seqs })
+      const entry = ring.endMax <= lsn ? (ring.entry ??= sessionEntry(session, ring.seqs)) : entryBelow(session, ring, lsn)
+      if (entry !== undefined) entries.push(entry)
     }
     return entries
   }
 
   load(entries: readonly SessionEntry[], lsn: number): void {
     this.clear()
-    for (const { session, seqs } of entries) {
-      for (const seq of seqs) this.note(session, seq, lsn)
-    }
+    for (const entry of entries) for (const seq of seqsOf(entry)) this.note(entry.session, seq, lsn)
   }
 
   clear(): void {
@@ -108,4 +143,8 @@ export class Dedupe {
     }
     this.#sessions.delete(oldest)
   }
+}
+
+function entryBelow(session: number, { seqs, ends }: SessionRing, lsn: number): SessionEntry | undefined {
+  return sessionEntry(session, seqs.filter((_, at) => (ends[at] as number) <= lsn))
 }
