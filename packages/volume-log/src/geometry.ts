@@ -5,11 +5,13 @@ import type { VolumeId } from '@holdfast/base'
 const MIB_BLOCKS = 256
 
 /**
- * Blocks per segment for a volume of `sizeBytes`: about 1/64 of the volume, from 4 to 64 MiB, so that a
- * small volume stays small on disk and a large one does not need thousands of files.
+ * Blocks per segment for a volume of `sizeBytes`: about 1/16 of the volume from 4 to 16 MiB, then 1/64 up to 64 MiB, so that a
+ * small volume stays small on disk and a large one does not need thousands of files. Whatever streams over a volume pays for
+ * each turn to another segment.
  */
 export function segmentBlocksFor(sizeBytes: number): number {
   let blocks = 4 * MIB_BLOCKS
+  while (blocks < 16 * MIB_BLOCKS && blocks * BLOCK_BYTES * 16 < sizeBytes) blocks *= 2
   while (blocks < 64 * MIB_BLOCKS && blocks * BLOCK_BYTES * 64 < sizeBytes) blocks *= 2
   return blocks
 }
