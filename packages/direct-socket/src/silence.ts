@@ -5,7 +5,7 @@ import { native } from './native.ts'
 /**
  * Has the kernel end a TCP connection whose other end answers nothing for `ms` milliseconds, whether something is on its way
  * there or not: without it one that only listens stays open for ever, and one that sends for a quarter of an hour. A process
- * that stands still is no silence: its kernel answers.
+ * that stands still is silent only when it has taken nothing for so long that its kernel takes no more either.
  */
 export function noticeSilence(socket: Socket, ms: number): void {
   socket.setKeepAlive(true, Math.max(1_000, ms / 3))

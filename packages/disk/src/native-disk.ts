@@ -11,8 +11,9 @@ import { NativeFile } from './native-file.ts'
 import { SyncGate, syncShare } from './sync-gate.ts'
 
 const DOOMED = '.removed-'
-/** In the names of files that are not whole yet. */
+/** In the names of files that are not whole yet, before the process, the shard and a number. */
 const UNFINISHED = '.new-'
+const UNFINISHED_NAME = /\.new-\d+(\.\d+)?-\d+$/
 /** Of a file that is read whole. */
 const PIECE_BYTES = 64 * 1024 * 1024
 const openOnThread = promisify(openDescriptor)
@@ -26,9 +27,9 @@ const FILL_BYTES = 2 * 1024 * 1024
 export function openDisk(root: string, { index, count }: Shard = ONLY_SHARD): Disk {
   if (index > 0) return new NativeDisk(root, index, count)
   mkdirSync(root, { recursive: true })
-  // Left by a process that ended in the middle of making or removing it.
-  for (const name of readdirSync(root, { recursive: true, encoding: 'utf8' })) {
-    if (name.startsWith(DOOMED) || name.includes(UNFINISHED)) rmSync(join(root, name), { recursive: true, force: true })
+  for (const name of readdirSync(root)) {
+    // Left by a process that ended in the middle of a removal.
+    if (name.startsWith(DOOMED)) rmSync(join(root, name), { recursive: true, force: true })
   }
   return new NativeDisk(root, index, count)
 }
@@ -88,6 +89,14 @@ class NativeDisk implements Disk {
       closeSync(fd)
       done(diskErrorOrNone(error))
     })
+  }
+
+  removeUnfinished(path: string): void {
+    try {
+      for (const name of this.list(path)) if (UNFINISHED_NAME.test(name)) rmSync(join(this.#at(path), name), { force: true })
+    } catch {
+      // It takes room, that is all; whoever opens what is there hears what is wrong with it.
+    }
   }
 
   readWhole(path: string): readonly Uint8Array[] | DiskError {

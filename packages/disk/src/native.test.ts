@@ -170,9 +170,15 @@ describe('files', () => {
     expect([...sizes]).toEqual([3 * 1024 * 1024])
     expect(disk.list('.')).toEqual(['x'])
     disk.makeDirectory('volumes/v')
-    for (const left of ['volumes/v/segment-000000000007.new-1-0', 'volumes/v/meta.new-99-3']) writeFileSync(join(folder, left), 'half')
-    writeFileSync(join(folder, 'volumes/v/segment-000000000006'), 'whole')
-    expect(openDisk(folder).list('volumes/v')).toEqual(['segment-000000000006'])
+    disk.makeDirectory('volumes/v/mounted')
+    const kept = ['mounted', 'segment-000000000006', 'segment-000000000007.new-x', 'somebodys.new-2026-file']
+    for (const name of kept.slice(1)) writeFileSync(join(folder, 'volumes/v', name), 'whole')
+    for (const name of ['segment-000000000007.new-1-0', 'meta.new-99.2-3', 'mounted/ours.new-1-0']) writeFileSync(join(folder, 'volumes/v', name), 'half')
+    // Somebody's filesystem may be mounted below the data directory: opening it looks at nothing but its own names.
+    openDisk(folder).removeUnfinished('volumes/v')
+    expect(disk.list('volumes/v')).toEqual(kept)
+    expect(disk.list('volumes/v/mounted')).toEqual(['ours.new-1-0'])
+    disk.removeUnfinished('volumes/none')
   })
 })
 

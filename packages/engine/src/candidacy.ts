@@ -16,7 +16,7 @@ import {
   type Transaction,
   type VolumeRecord,
 } from '@holdfast/base'
-import { decideElection, type ElectionDecision, type LogStatus } from '@holdfast/replication'
+import { type Answer, decideElection, type ElectionDecision } from '@holdfast/replication'
 import type { ReplicaLog } from '@holdfast/volume-log'
 import type { StatusMessage } from '@holdfast/wire'
 import type { Versioned } from './cluster-view.ts'
@@ -47,7 +47,7 @@ export class Candidacy {
   #standingFor: Epoch | undefined
   #absentSince: Instant = instant(0)
   #complainAt: Instant = instant(0)
-  readonly #answers = new Map<NodeId, LogStatus | undefined>()
+  readonly #answers = new Map<NodeId, Answer>()
   #answersFor: string = ''
   #askedAt: Instant = instant(Number.NEGATIVE_INFINITY)
   /** When the answers of this round began to be collected. */
@@ -69,8 +69,8 @@ export class Candidacy {
     this.#complainAt = after(this.#absentSince, COMPLAIN_MS)
   }
 
-  answered(node: NodeId, { present, lastEpoch, appendedLsn, suspect }: StatusMessage): void {
-    this.#answers.set(node, present ? { lastEpoch, appendedLsn, suspect } : undefined)
+  answered(node: NodeId, { present, lastEpoch, appendedLsn, suspect, lost }: StatusMessage): void {
+    this.#answers.set(node, present ? { lastEpoch, appendedLsn, suspect } : lost === true ? 'lost' : 'unreadable')
   }
 
   /** Asks whom it must, and stands if it may. @param promisedUntil Not before that, unless the last primary has let go. */
@@ -86,6 +86,7 @@ export class Candidacy {
         now,
         record,
         own: { lastEpoch, appendedLsn, suspect },
+        lost: log.lost,
         answers: this.#answers,
         absentSince: this.#absentSince,
         promisedUntil: record.releasedEpoch === record.epoch ? now : promisedUntil,

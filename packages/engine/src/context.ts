@@ -77,7 +77,7 @@ export function derivedTimes(leaseTtlMs: number) {
       reconnectGraceMs: Math.min(300, leaseTtlMs / 8),
       memberTimeoutMs: Math.max(800, Math.round(leaseTtlMs * 0.6)),
       acknowledgeTimeoutMs: Math.max(5_000, leaseTtlMs),
-      flushTimeoutMs: Math.max(30_000, leaseTtlMs * 3),
+      flushTimeoutMs: Math.max(60_000, leaseTtlMs * 6),
       stuckMs: leaseTtlMs * 2,
     },
     election: { collectMs: 250, yieldMs: 1_000 },

@@ -48,7 +48,10 @@ const NO_SPACE_RETRY_MS = 5_000
 /** A copy whose disk failed is opened again after so long, then after longer and longer. */
 const REOPEN_MS_MIN = 2_000
 const REOPEN_MS_MAX = 60_000
+/** So often a checkpoint that can't be read may be readable the next time. */
+const UNREADABLE_TRIES = 5
 const UNCERTAIN_RETRY_MS = 200
+const LOST = 'the data of this copy, which was in sync, are gone from its disk'
 
 export interface ReplicaOwner {
   /** The role changed: sessions may have to go elsewhere. */
@@ -97,7 +100,7 @@ export class Replica {
     this.#open(record)
   }
 
-  #open({ id, segmentBlocks, sizeBytes }: VolumeRecord): void {
+  #open({ id, segmentBlocks, sizeBytes, epoch: reign, inSync }: VolumeRecord): void {
     const { disk, checksum, scheduler, events, crcCache, clock, self } = this.#context
     // Nodes on one machine share a boot; what one of them flushed proves nothing for another.
     const bootId = `${this.#context.bootId}/${self.node}`
@@ -105,7 +108,10 @@ export class Replica {
     const wallMs = (): number => clock.wallMs()
     const ports = { disk, checksum, scheduler, events, bootId, crcCache, wallMs }
     const settings = this.#context.settings.log
-    openReplicaLog({ ...ports, path, volume: id, segmentBlocks, sizeBytes, settings }, (error, log, report) => {
+    // Whoever was in sync when somebody was elected had answered, with a log.
+    const expected = reign > 0 && inSync.includes(self.node)
+    const patient = this.#failures < UNREADABLE_TRIES
+    openReplicaLog({ ...ports, path, volume: id, segmentBlocks, sizeBytes, settings, expected, patient }, (error, log, report) => {
       if (this.#role.kind === 'closed') {
         if (log === undefined) this.#closedOpening?.()
         else log.close(false, () => this.#closedOpening?.())
@@ -116,6 +122,7 @@ export class Replica {
         return
       }
       this.#log = log
+      if (log.lost) events.event('error', `${LOST}: nothing is read from it before it has been fed`, { volume: id })
       if (report !== undefined && report.damage.length > 0) {
         events.event('error', 'damage found while opening the log', {
           volume: id,
@@ -238,10 +245,11 @@ export class Replica {
       type: 'status',
       volume: this.volume,
       epoch: record?.epoch ?? epoch(0),
-      present: log?.state === 'ok' && this.#role.kind !== 'failed' && this.#role.kind !== 'closed',
+      present: log?.state === 'ok' && !log.lost && this.#role.kind !== 'failed' && this.#role.kind !== 'closed',
       lastEpoch: log?.lastEpoch ?? epoch(0),
       appendedLsn: log?.appendedLsn ?? (0 as StatusMessage['appendedLsn']),
       suspect: log?.suspect ?? false,
+      ...(log?.lost === true ? { lost: true } : {}),
     }
   }
 
@@ -330,7 +338,7 @@ export class Replica {
       segmentCount: log?.segmentCount ?? 0,
       logBytes: log?.logBytes ?? 0,
       members: role.kind === 'primary' ? memberViews(role.primary, this.#context.self.node) : [],
-      problem: role.kind === 'failed' ? role.reason : undefined,
+      problem: role.kind === 'failed' ? role.reason : log?.lost === true ? LOST : undefined,
     }
   }
 

@@ -46,9 +46,6 @@ interface Split {
   error: Errno
 }
 
-/** The log keeps 32 bits of a number, and takes 0 there for none: such numbers are left out. */
-const nextSeq = (seq: number): number => ((seq + 1) >>> 0 === 0 ? seq + 2 : seq + 1)
-
 /** A record counts its blocks in 32 bits. */
 const ZERO_PIECE_BYTES_MAX = 2 ** 40
 
@@ -320,8 +317,7 @@ export class FrontendSession implements ExportSession, PieceSink {
     length: number,
     fua: boolean,
   ): Piece {
-    const seq = this.#nextSeq
-    this.#nextSeq = nextSeq(seq)
+    const seq = this.#nextSeq++
     const piece = this.#slot(seq)
     piece.seq = seq
     piece.token = token

@@ -1,6 +1,6 @@
 import { epoch, instant, lsn, type NodeId, nodeId, type VolumeRecord, volumeId } from '@holdfast/base'
 import { describe, expect, it } from 'vitest'
-import { decideElection, type ElectionInput, type LogStatus } from './election.ts'
+import { type Answer, decideElection, type ElectionInput, type LogStatus } from './election.ts'
 
 const [a, b, c] = ['a', 'b', 'c'].map(nodeId) as [NodeId, NodeId, NodeId]
 const settings = { collectMs: 200, yieldMs: 1000 }
@@ -32,6 +32,7 @@ const decide = (change: Partial<ElectionInput>) =>
       now: instant(10_000),
       record: record(),
       own: status(4, 100),
+      lost: false,
       answers: new Map(),
       absentSince: instant(0),
       promisedUntil: instant(0),
@@ -39,6 +40,16 @@ const decide = (change: Partial<ElectionInput>) =>
     },
     settings,
   )
+
+it('[I5] leaves the volume to others where its data are gone, and to nobody where there are none', () => {
+  expect(decide({ lost: true })).toMatchObject({ kind: 'wait', why: expect.stringContaining('gone') as string })
+  expect(decide({ lost: true, record: record({ inSync: [b], replicas: [b] }) })).toMatchObject({ kind: 'wait' })
+  // One that holds nothing can bring nothing back: who may lack a tail does not wait for it, as for one that may be readable again.
+  const answers = (of: Answer) => new Map<NodeId, Answer>([[a, of], [c, status(4, 90, true)]])
+  const own = status(4, 100, true)
+  expect(decide({ own, answers: answers('lost') })).toEqual({ kind: 'stand', inSync: [b, c] })
+  expect(decide({ own, answers: answers('unreadable') })).toMatchObject({ kind: 'wait' })
+})
 
 describe('[I5] election', () => {
   it('is only for members in sync', () => {
@@ -57,8 +68,8 @@ describe('[I5] election', () => {
   })
 
   it('drops a member that answers without a usable copy', () => {
-    const answers = new Map([
-      [a, undefined],
+    const answers = new Map<NodeId, Answer>([
+      [a, 'unreadable'],
       [c, status(4, 100)],
     ])
     expect(decide({ answers })).toEqual({ kind: 'stand', inSync: [b, c] })
@@ -97,8 +108,8 @@ describe('[I5] election', () => {
   })
 
   it('[I9] never lets a suspect copy stand while a member has one that it can not read', () => {
-    const answers = new Map([
-      [a, undefined],
+    const answers = new Map<NodeId, Answer>([
+      [a, 'unreadable'],
       [c, status(4, 50, true)],
     ])
     expect(decide({ own: status(4, 100, true), answers }).kind).toBe('wait')

@@ -7,6 +7,7 @@
  * - A replica whose host rebooted without a clean stop may lack an unflushed tail: it stands only when
  *   every other in-sync member has answered, none is more complete, and none has a copy that it can't read: that
  *   one may hold what this one lost (I9).
+ * - One whose data are gone (its disk was replaced) never stands before it has been fed, not even alone.
  * - Any other in-sync member holds all that was ever acknowledged, so waiting for the longest log is
  *   courtesy, bounded in time, and dropping those that don't answer loses nothing.
  */
@@ -19,13 +20,18 @@ export interface LogStatus {
   readonly suspect: boolean
 }
 
+/** Of another member. `unreadable`: it holds no usable copy, and may hold one again; `lost`: it holds nothing of it. */
+export type Answer = LogStatus | 'unreadable' | 'lost'
+
 export interface ElectionInput {
   readonly self: NodeId
   readonly now: Instant
   readonly record: VolumeRecord
   readonly own: LogStatus
-  /** Answers of this round; `undefined` = answered that it holds no usable replica. */
-  readonly answers: ReadonlyMap<NodeId, LogStatus | undefined>
+  /** Our copy was complete and is gone: what is here is empty, or on its way. */
+  readonly lost: boolean
+  /** Of this round. */
+  readonly answers: ReadonlyMap<NodeId, Answer>
   /** Since when no primary has been seen. */
   readonly absentSince: Instant
   /** Promises given to the last primary end then. */
@@ -53,11 +59,12 @@ const wait = (why: string): ElectionDecision => ({ kind: 'wait', why })
 export function decideElection(input: ElectionInput, settings: ElectionSettings): ElectionDecision {
   const { self, now, record, own, answers } = input
   if (!record.inSync.includes(self)) return wait('not in sync')
+  if (input.lost) return wait('its data are gone, and another copy has to bring them back')
   if (now < input.promisedUntil) return wait('promised not to stand yet')
   const others = record.inSync.filter((node) => node !== self)
   const missing = others.filter((node) => !answers.has(node))
   if (own.suspect && missing.length > 0) return wait('may lack a tail that a silent member holds')
-  const unreadable = others.some((node) => answers.has(node) && answers.get(node) === undefined)
+  const unreadable = others.some((node) => answers.get(node) === 'unreadable')
   if (own.suspect && unreadable) return wait('may lack a tail that a damaged member holds')
   if (missing.length > 0 && now < after(input.absentSince, settings.collectMs)) {
     return wait('collecting answers')
@@ -67,7 +74,7 @@ export function decideElection(input: ElectionInput, settings: ElectionSettings)
   if (rival === 'first' && now < after(input.absentSince, settings.yieldMs)) {
     return wait('another member goes first')
   }
-  return { kind: 'stand', inSync: [self, ...others.filter((node) => answers.get(node))] }
+  return { kind: 'stand', inSync: [self, ...others.filter((node) => typeof answers.get(node) === 'object')] }
 }
 
 function firstRival(
@@ -78,7 +85,7 @@ function firstRival(
   let first = false
   for (const node of others) {
     const status = answers.get(node)
-    if (status === undefined) continue
+    if (typeof status !== 'object') continue
     const difference = compareLogs(status, own)
     if (own.suspect && (difference > 0 || (!status.suspect && difference >= 0))) {
       return 'more-complete-than-suspect'

@@ -236,6 +236,24 @@ describe('[I7] membership', () => {
     }
   })
 
+  it('gives a slower disk its time, however long the flush took all of them', () => {
+    const primary = start()
+    follow(primary, b)
+    follow(primary, c)
+    primary.appended(lsn(5))
+    for (const node of [b, c]) primary.acknowledged(node, lsn(5), lsn(0), instant(1))
+    primary.flushAsked(lsn(5))
+    for (let now = 10; now <= 107_000; now += 500) {
+      for (const node of [b, c]) primary.heardFrom(node, instant(now))
+      if (now > 100_000) primary.flushed(lsn(5))
+      if (now > 100_000) primary.acknowledged(b, lsn(5), lsn(5), instant(now))
+      primary.tick(instant(now))
+    }
+    expect([changes, ended]).toEqual([[], []])
+    primary.acknowledged(c, lsn(5), lsn(5), instant(107_100))
+    expect(durable).toEqual([5])
+  })
+
   it('drops a member that comes back again and again and never gets on', () => {
     const primary = start()
     follow(primary, b)

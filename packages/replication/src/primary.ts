@@ -30,7 +30,7 @@ export interface PrimarySettings {
   readonly memberTimeoutMs: number
   /** A member's node lives but its acknowledgement does not come: it is dropped. */
   readonly acknowledgeTimeoutMs: number
-  /** A copy takes writes and its disk does not end a flush for this long: it is dropped, or left to the others if it is ours. */
+  /** A disk ends a flush this much later than another: its copy is dropped, or left to the others if it is ours. */
   readonly flushTimeoutMs: number
   /** The coordinator can't be asked to drop a dead member for this long: step down. */
   readonly stuckMs: number
@@ -67,7 +67,7 @@ interface Member {
   heardAt: Instant
   /** Since when it owes an acknowledgement; undefined when it owes none. A new link alone changes nothing of it. */
   owesSince: Instant | undefined
-  /** The same of a flush. */
+  /** Since when it owes a flush that our own disk has ended. */
   owesFlushSince: Instant | undefined
   flushAsked: boolean
   /** Our log does not reach back to where its own ends. */
@@ -111,7 +111,7 @@ export class Primary {
   #change: Change | undefined
   /** Everything below was asked to be made durable by all. */
   #flushTarget: Lsn = 0 as Lsn
-  /** Since when our own disk owes it. */
+  /** Since when our own disk owes it and that of another live copy does not. */
   #owesFlushSince: Instant | undefined
   #hangSaid = false
 
@@ -286,17 +286,24 @@ export class Primary {
   }
 
   tick(now: Instant): void {
+    const ownOwes = this.#localDurable < this.#flushTarget
+    let anotherDone = false
     for (const member of this.#members.values()) {
       const owes = member.required && member.appendedLsn < this.#localAppended
       member.owesSince = owes ? (member.owesSince ?? now) : undefined
+      // A disk is late only where another one is not: with much to write all of them take minutes.
       const owesFlush = member.required && member.durableLsn < this.#flushTarget
-      member.owesFlushSince = owesFlush ? (member.owesFlushSince ?? now) : undefined
+      member.owesFlushSince = owesFlush && !ownOwes ? (member.owesFlushSince ?? now) : undefined
+      if (member.required && member.mode === 'live' && !owesFlush) anotherDone = true
       // What is durable everywhere moves on while a newcomer flushes: it is asked again.
       member.flushAsked = false
       if (member.mode === 'live' && !member.required) this.#considerAdding(member, now)
     }
-    this.#owesFlushSince = this.#localDurable < this.#flushTarget ? (this.#owesFlushSince ?? now) : undefined
-    this.#watchOwnDisk(now)
+    this.#owesFlushSince = ownOwes && anotherDone ? (this.#owesFlushSince ?? now) : undefined
+    if (!this.#hangSaid && this.#hangs(this.#owesFlushSince, now)) {
+      this.#hangSaid = true
+      this.#effects.diskHangs('the disk does not end a flush, and that of another copy does')
+    }
     if (this.#change !== undefined) {
       this.#watchForStuckChange(now)
       return
@@ -306,16 +313,6 @@ export class Primary {
 
   #hangs(owesFlushSince: Instant | undefined, now: Instant): boolean {
     return owesFlushSince !== undefined && now - owesFlushSince > this.#settings.flushTimeoutMs
-  }
-
-  #watchOwnDisk(now: Instant): void {
-    if (this.#hangSaid || !this.#hangs(this.#owesFlushSince, now)) return
-    for (const member of this.#members.values()) {
-      if (!member.required || member.mode !== 'live' || member.owesFlushSince !== undefined) continue
-      this.#hangSaid = true
-      this.#effects.diskHangs('the disk does not end a flush, and that of another copy does')
-      return
-    }
   }
 
   #watchForStuckChange(now: Instant): void {
@@ -367,8 +364,7 @@ export class Primary {
     if (member.owesSince !== undefined && now - member.owesSince > acknowledgeTimeoutMs) {
       return 'it does not acknowledge'
     }
-    // Where our own owes it, too, it may be what both disks stand on.
-    if (this.#owesFlushSince === undefined && this.#hangs(member.owesFlushSince, now)) return 'its disk does not end a flush'
+    if (this.#hangs(member.owesFlushSince, now)) return 'its disk does not end a flush'
     return undefined
   }
 

@@ -139,13 +139,11 @@ function makeFault(
     case 'host-crash':
     case 'pause':
     case 'full-disk':
+    case 'hung-disk':
     case 'coordinator-partition':
       return { kind, victim: victim(), ...base }
     case 'drain':
       return { kind, victim: victim(), atMs, forMs: forMs * 3 }
-    case 'hung-disk':
-      // Now and then longer than such a copy is put up with.
-      return { kind, victim: victim(), atMs, forMs: random.chance(0.3) ? 40_000 : forMs }
     case 'power-loss':
     case 'coordinator-outage':
       return { kind, ...base }

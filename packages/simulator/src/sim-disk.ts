@@ -47,6 +47,12 @@ export class SimPlatter {
     return used
   }
 
+  /** Another disk takes its place, with nothing on it. */
+  replace(): void {
+    for (const path of this.#names.paths()) this.#names.remove(path)
+    this.#names.makeDurable(this.#names.mark())
+  }
+
   /** From now on no `datasync` ends, while the page cache takes writes as ever. */
   hang(): void {
     this.#hung ??= []
@@ -89,6 +95,7 @@ export class SimPlatter {
       makeDirectory: () => {},
       list: (path) => names.list(path),
       remove: (path) => names.remove(path),
+      removeUnfinished: () => {},
       rename: (from, to) => names.rename(from, to),
       syncDirectory: (_path, done) => {
         const mark = names.mark()

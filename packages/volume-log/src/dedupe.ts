@@ -2,15 +2,12 @@
  * Which requests of which frontend session are in the log already, so that a request sent again after a
  * failover is not done twice. Per session a ring of the last 1,024 sequence numbers.
  *
- * Numbers are compared in 32 bits, as records keep them: of two in one place of the ring the later one is that which comes within
- * 2^31 behind the other. 0 is none; a session leaves it out.
+ * Records keep 32 bits of a number. One beyond that is never found: it may be done twice then, but no request is taken for
+ * another that was done.
  */
 /** As many as a session has unanswered at most. */
 export const RING = 1024
 const SESSIONS_MAX = 64
-
-/** Whether a number in the ring is a later one than `seq`. */
-const isLater = (noted: number, seq: number): boolean => noted !== 0 && ((noted - seq) | 0) > 0
 
 class SessionRing {
   readonly seqs = new Uint32Array(RING)
@@ -37,11 +34,11 @@ export interface SessionEntry {
 /** An entry of the numbers in any order; undefined for none. */
 export function sessionEntry(session: number, seqs: Iterable<number>): SessionEntry | undefined {
   let last = 0
-  for (const seq of seqs) if (last === 0 || isLater(seq, last)) last = seq
+  for (const seq of seqs) if (seq > last) last = seq
   if (last === 0) return undefined
   const applied = new Uint32Array(RING / 32)
   for (const seq of seqs) {
-    const before = (last - seq) >>> 0
+    const before = last - seq
     if (seq !== 0 && before < RING) applied[before >>> 5] = (applied[before >>> 5] as number) | (1 << (before & 31))
   }
   return { session, last, applied }
@@ -52,7 +49,7 @@ export function seqsOf({ last, applied }: SessionEntry): number[] {
   const seqs: number[] = []
   for (let at = 0; at < RING; at++) {
     const before = (last - at) & (RING - 1)
-    if ((((applied[before >>> 5] as number) >>> (before & 31)) & 1) === 1) seqs.push((last - before) >>> 0)
+    if ((((applied[before >>> 5] as number) >>> (before & 31)) & 1) === 1) seqs.push(last - before)
   }
   return seqs
 }
@@ -69,7 +66,7 @@ export class Dedupe {
     const ring = this.#ring(session)
     const at = seq & (RING - 1)
     // A stale repetition must not push out a newer number.
-    if (isLater(ring.seqs[at] as number, seq)) return
+    if ((ring.seqs[at] as number) > seq) return
     ring.seqs[at] = seq
     ring.ends[at] = endLsn
     ring.usedAt = ++this.#clock
@@ -80,22 +77,17 @@ export class Dedupe {
   /** Undoes `note` for a record that was cut off the log. */
   forget(session: number, seq: number): void {
     const ring = this.#sessions.get(session)
-    if (ring === undefined || ring.seqs[seq & (RING - 1)] !== seq >>> 0) return
+    if (ring === undefined || ring.seqs[seq & (RING - 1)] !== seq) return
     ring.seqs[seq & (RING - 1)] = 0
     ring.entry = undefined
   }
 
-  /**
-   * End LSN of the batch with the request, or -1. 0 for one that a later number has pushed out: a session asks for that
-   * only when the earlier one was answered.
-   */
+  /** End LSN of the batch with the request, or -1. */
   find(session: number, seq: number): number {
     const ring = this.#sessions.get(session)
     if (ring === undefined || seq === 0) return -1
     const at = seq & (RING - 1)
-    const noted = ring.seqs[at] as number
-    if (noted === seq >>> 0) return ring.ends[at] as number
-    return isLater(noted, seq) ? 0 : -1
+    return ring.seqs[at] === seq ? (ring.ends[at] as number) : -1
   }
 
   /** What was noted with an end of at most `lsn`. */

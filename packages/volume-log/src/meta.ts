@@ -14,6 +14,8 @@ export interface Meta {
   clean: boolean
   /** An unclean stop with loss of the page cache, not caught up since (I5). */
   suspect: boolean
+  /** It was created anew where a complete copy should have been, and has not been fed since. Absent: no. */
+  lost?: boolean | undefined
   /** Everything below was on disk when this was written. */
   durableLsn: number
   state: 'normal' | 'rebuilding'
@@ -24,7 +26,8 @@ export interface Meta {
 }
 
 /** Of a log that is empty so far. */
-export function newMeta(options: Pick<ReplicaLogOptions, 'volume' | 'segmentBlocks' | 'sizeBytes' | 'bootId'>): Meta {
+export function newMeta(options: Pick<ReplicaLogOptions, 'volume' | 'segmentBlocks' | 'sizeBytes' | 'bootId' | 'expected'>): Meta {
+  const lost = options.expected === true
   return {
     format: 1,
     volume: options.volume,
@@ -32,7 +35,8 @@ export function newMeta(options: Pick<ReplicaLogOptions, 'volume' | 'segmentBloc
     sizeBytes: options.sizeBytes,
     bootId: options.bootId,
     clean: true,
-    suspect: false,
+    suspect: lost,
+    ...(lost ? { lost } : {}),
     durableLsn: 0,
     state: 'normal',
     kept: [],

@@ -16,6 +16,7 @@ export type OpenDone = (
 
 /** Calls back later, with a log in state `ok`, `damaged` or `rebuilding`, or with an error. */
 export function openReplicaLog(options: ReplicaLogOptions, done: OpenDone): void {
+  options.disk.removeUnfinished(options.path)
   finishSettingAside(options.disk, options.path, options.wallMs?.() ?? 0)
   const found = readMeta(options.disk, `${options.path}/meta`)
   if (found === undefined) return create(options, done)
@@ -46,9 +47,10 @@ function create(options: ReplicaLogOptions, done: OpenDone): void {
   }
   options.disk.makeDirectory(options.path)
   const core = new LogCore(options, newMeta(options))
+  core.suspect = core.meta.value.suspect
   core.meta.save((error: DiskError | undefined) => {
     if (error !== undefined) return done({ kind: 'io', message: error.message }, undefined, undefined)
-    done(undefined, new ReplicaLog(core), emptyReport(true, false, false))
+    done(undefined, new ReplicaLog(core), emptyReport(true, core.suspect, false))
   })
 }
 

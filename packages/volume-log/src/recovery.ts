@@ -103,6 +103,11 @@ export class Recovery {
     const files = names.map((name) => numberInName(name, 'segment-')).filter((number) => number >= 0)
     const durable = this.#newestCheckpoint(names)
     const soft = this.#softCheckpoint(names, durable)
+    if (soft === 'unreadable') {
+      // It may be whole: what only it knows how to find must not go for an error that passes. The log is opened again later.
+      core.scheduler.soon(() => this.#fail({ kind: 'io', message: 'a soft checkpoint can not be read' }))
+      return
+    }
     const checkpoint = soft ?? durable
     if (checkpoint !== undefined) loadCheckpoint(core, checkpoint)
     if (soft !== undefined) this.#beganSoftly(soft, durable)
@@ -133,7 +138,7 @@ export class Recovery {
    * The newest soft checkpoint of this boot that is newer than any durable one. Those of another boot speak of a page
    * cache that is gone; so does any where the log was last changed in another boot or was stopped cleanly since.
    */
-  #softCheckpoint(names: readonly string[], durable: Checkpoint | undefined): Checkpoint | undefined {
+  #softCheckpoint(names: readonly string[], durable: Checkpoint | undefined): Checkpoint | 'unreadable' | undefined {
     const { disk, geometry, checksum, events, meta, options } = this.#core
     const found = names.map((name) => numberInName(name, 'soft-')).filter((at) => at >= 0)
     const believed = !meta.value.clean && meta.value.bootId === options.bootId
@@ -141,6 +146,7 @@ export class Recovery {
     for (const at of found.sort((a, b) => b - a)) {
       const newer = soft === undefined && at > (durable?.lsn ?? 0) && at <= (meta.value.cutTo ?? at)
       const file = believed && newer ? this.#readCheckpoint(geometry.softPath(at)) : undefined
+      if (believed && newer && file === undefined && options.patient !== false) return 'unreadable'
       const decoded = file && decodeSoft(file, encodeText(options.bootId), checksum)
       const fits = decoded?.seed === geometry.seed && decoded.segmentBlocks === geometry.segmentBlocks
       if (decoded !== undefined && fits) soft = decoded

@@ -100,6 +100,10 @@ export class ReplicaLog {
   get suspect(): boolean {
     return this.#core.suspect
   }
+  /** It was complete once, and its disk came back without it: it is no copy of anything before it has been fed (I5). */
+  get lost(): boolean {
+    return this.#core.meta.value.lost === true
+  }
   get state(): LogState {
     return this.#core.state
   }
@@ -139,8 +143,10 @@ export class ReplicaLog {
   clearSuspect(): void {
     const core = this.#core
     if (!core.suspect && core.state !== 'damaged') return
+    const { lost } = this
     core.suspect = false
     core.meta.value.suspect = false
+    core.meta.value.lost = undefined
     // That of a damaged log told how far it had reached, and what has healed it is not durable yet.
     core.meta.value.durableLsn = Math.min(core.meta.value.durableLsn, core.durableLsn)
     if (core.state === 'damaged') {
@@ -151,6 +157,7 @@ export class ReplicaLog {
       if (error === undefined) return
       core.suspect = true
       core.meta.value.suspect = true
+      if (lost) core.meta.value.lost = true
     })
   }
 

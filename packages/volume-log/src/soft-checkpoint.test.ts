@@ -43,6 +43,21 @@ describe('soft checkpoints', () => {
     expect(h.log.segmentCount).toBeLessThan(14)
   })
 
+  it('are kept where the disk does not give them for a moment', () => {
+    const h = prepared()
+    overwrite(h, 2)
+    h.crash(100)
+    const files = softFiles(h)
+    h.disk.failWhole = '/soft-'
+    expect(() => h.open()).toThrow('can not be read')
+    expect(softFiles(h)).toEqual(files)
+    h.disk.failWhole = undefined
+    h.open()
+    expect(h.report).toMatchObject({ soft: true, damage: [], suspect: false })
+    h.commit()
+    for (let i = 0; i < 12; i++) expect(h.fill(i)).toBe(2)
+  })
+
   it('lose nothing when the process ends', () => {
     const h = prepared()
     overwrite(h, 2)

@@ -75,6 +75,10 @@ export interface ReplicaLogOptions {
   readonly bootId: string
   readonly crcCache: CrcCache
   readonly settings?: Partial<LogSettings> | undefined
+  /** This copy counts as complete, so it is here: one that has to be created has lost all it had. Default: it may be new. */
+  readonly expected?: boolean | undefined
+  /** False: what can't be read of a soft checkpoint is given up. Default: it may be readable when the log is opened again. */
+  readonly patient?: boolean | undefined
   /** Wall clock, for the names and the age of cut tails only. Without it they are kept for ever. */
   readonly wallMs?: (() => number) | undefined
 }

@@ -23,6 +23,7 @@ const message: fc.Arbitrary<PeerMessage> = fc.oneof(
   fc.record({ type: fc.constant('grant' as const), seq: count, scopeVersion: count, durationMs: count, refused: fc.array(scope.volume, { maxLength: 4 }) }),
   fc.record({ type: fc.constant('status-request' as const), ...scope }),
   fc.record({ type: fc.constant('status' as const), ...scope, present: fc.boolean(), lastEpoch: scope.epoch, appendedLsn: position, suspect: fc.boolean() }),
+  fc.record({ type: fc.constant('status' as const), ...scope, present: fc.constant(false), lastEpoch: scope.epoch, appendedLsn: position, suspect: fc.boolean(), lost: fc.constant(true) }),
   fc.record({
     type: fc.constant('subscribe' as const),
     ...scope,

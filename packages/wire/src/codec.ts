@@ -150,7 +150,7 @@ function fieldsOf(message: PeerMessage): Partial<Fields> {
       return { seq, version, length, strings: [...refused] }
     }
     case 'status':
-      return { ...message, flags: bits(message.present, message.suspect) }
+      return { ...message, flags: bits(message.present, message.suspect, message.lost) }
     case 'subscribe':
       return {
         ...message,
@@ -209,8 +209,8 @@ function positionsOf(positions: readonly LogPosition[]): Partial<Fields> {
   return { epochs: positions.map((position) => position.epoch), numbers: positions.map((position) => position.lsn) }
 }
 
-function bits(first: boolean, second = false): number {
-  return (first ? 1 : 0) | (second ? 2 : 0)
+function bits(first: boolean, second = false, third = false): number {
+  return (first ? 1 : 0) | (second ? 2 : 0) | (third ? 4 : 0)
 }
 
 function emptyFields(): Fields {
@@ -307,7 +307,8 @@ function messageOf(fields: Fields, payload: readonly Uint8Array[]): PeerMessage 
       return { type, ...scope }
     case 'status': {
       const lastEpoch = epoch(fields.lastEpoch)
-      return { type, ...scope, present: low, lastEpoch, appendedLsn, suspect: high }
+      const lost = (fields.flags & 4) !== 0
+      return { type, ...scope, present: low, lastEpoch, appendedLsn, suspect: high, ...(lost ? { lost } : {}) }
     }
     case 'subscribe': {
       const epochTable = zip(fields.epochs, numbers, (e, l) => ({ epoch: epoch(e), firstLsn: lsn(l) }))

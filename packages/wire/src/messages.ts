@@ -60,6 +60,8 @@ export interface StatusMessage {
   readonly appendedLsn: Lsn
   /** The host rebooted without a clean stop: the tail may be missing (I5). */
   readonly suspect: boolean
+  /** Not present, and not to be waited for: its disk came back empty. Absent: no. */
+  readonly lost?: boolean | undefined
 }
 
 export interface SubscribeMessage {

@@ -66,6 +66,11 @@ export interface Disk {
   list(path: string): string[]
   /** Removes a file or a whole directory; fine if absent. Synchronous. */
   remove(path: string): void
+  /**
+   * Removes what is directly in a directory and was being made when its process ended. For who has the directory to itself:
+   * nothing may be made there meanwhile. Synchronous.
+   */
+  removeUnfinished(path: string): void
   /** Renames within the tree, replacing the target. Durable after `syncDirectory`. Synchronous. */
   rename(from: string, to: string): void
   /** Makes names created, renamed or removed in a directory durable. */
@@ -86,7 +91,7 @@ export interface Disk {
    * is created is written with zeroes, durably, before it is given: a `datasync` later then moves data only, where one of
    * merely allocated space has to tell the filesystem's journal that the space has become data.
    * With `fill: cached` it only gets its pages in the page cache, all of a middling size, whatever is written to it first.
-   * Under its name there is never a file that is being made: one of `createBytes` bytes, or none, whenever the host ends.
+   * Of one path one at a time may be created. Under its name there is never a file that is being made: one of `createBytes` bytes, or none, whenever the host ends.
    * On `no-space` nothing is left behind. The name is durable once a `datasync` of the file has succeeded.
    */
   open(

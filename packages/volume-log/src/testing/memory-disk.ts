@@ -86,6 +86,8 @@ export class MemoryDisk implements Disk {
     }
   }
 
+  removeUnfinished(): void {}
+
   rename(from: string, to: string): void {
     const moved = [...this.#files].filter(([path]) => path === from || path.startsWith(`${from}/`))
     if (moved.length === 0) throw new Error(`rename: ${from} does not exist`)
