@@ -11,9 +11,11 @@ import {
 } from '../../packages/attach/src/index.ts'
 import {
   type AttachmentDesk,
+  type AttachmentRight,
   HoldfastError,
   type MountRequest,
   type NodeId,
+  volumeId,
 } from '../../packages/base/src/index.ts'
 import { TestNode } from '../e2e/harness.ts'
 import { waitUntil } from '../support/waiting.ts'
@@ -38,19 +40,35 @@ export class FakeDesk implements AttachmentDesk {
   /** Of all hosts. */
   readonly holders: Map<string, string>
   claims = 0
+  /** Of the last claim that took a right. */
+  generation = 0
 
   constructor(host = 'here', holders = new Map<string, string>()) {
     this.host = host
     this.holders = holders
   }
-  async claim(namespace: string, name: string): Promise<void> {
+  async claim(namespace: string, name: string): Promise<AttachmentRight> {
     this.claims++
     const key = `${namespace}/${name}`
     const holder = this.holders.get(key)
     if (holder !== undefined && holder !== this.host) {
       throw new HoldfastError('HF_CONFLICT', `volume ${key} is attached on ${holder}`)
     }
+    if (holder === undefined) this.generation++
     this.holders.set(key, this.host)
+    return { volume: volumeId('00112233445566aa'), generation: this.generation }
+  }
+  async reconfirm(namespace: string, name: string, right: AttachmentRight | undefined): Promise<AttachmentRight> {
+    this.claims++
+    const key = `${namespace}/${name}`
+    if (this.holders.get(key) !== this.host || (right !== undefined && right.generation !== this.generation)) {
+      throw new HoldfastError('HF_CONFLICT', `volume ${key} was somebody else's meanwhile`)
+    }
+    return { volume: volumeId('00112233445566aa'), generation: this.generation }
+  }
+  async rights(): Promise<readonly { readonly namespace: string; readonly name: string }[]> {
+    const ours = [...this.holders].filter(([, host]) => host === this.host)
+    return ours.map(([key]) => key.split('/') as [string, string]).map(([namespace, name]) => ({ namespace, name }))
   }
   async release(namespace: string, name: string): Promise<void> {
     const key = `${namespace}/${name}`

@@ -141,6 +141,31 @@ describe.skipIf(reason !== undefined)('a restart of the node', () => {
 })
 
 describe.skipIf(reason !== undefined)('what is left of before', () => {
+  it('a device that is older than another host\'s use of the volume never writes again', async () => {
+    const own = await startBed()
+    const first = await own.open()
+    const { path } = await first.mount(own.request('v', 'one'))
+    await first.close()
+    await own.node.stop('SIGKILL')
+    // The node is away for longer than its lease: another host takes the volume, uses it, and gives it back.
+    await own.desk.release('default', 'v')
+    own.desk.generation++
+    await own.node.start()
+    await own.open()
+    await waitUntil('the event', 10_000, () => own.events.some((line) => line.includes('attachment lost while the node was down')))
+    expect(() => sh('sh', '-c', `echo late > ${path}/late && sync -f ${path}/late`)).toThrow()
+    expect(own.desk.holder('default', 'v')).toBeUndefined()
+  })
+
+  it('a right that was never written down is given back', async () => {
+    const own = await startBed()
+    await own.desk.claim('default', 'v')
+    const mounts = await own.open()
+    await waitUntil('the release', 5_000, () => own.desk.holders.size === 0)
+    await mounts.mount(own.request('v', 'one'))
+    expect(own.desk.holder('default', 'v')).toBe('here')
+  })
+
   it('a restart of the host makes all mounts void', async () => {
     const own = await startBed()
     const first = await own.open()

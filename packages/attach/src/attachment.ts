@@ -1,5 +1,5 @@
 /** What the node knows of one attached volume. */
-import type { MountedVolume } from '@holdfast/base'
+import type { AttachmentRight, MountedVolume } from '@holdfast/base'
 import type { DeviceBackend } from './backend.ts'
 import type { KeptVolume } from './kept-volume.ts'
 import type { AttachmentRecord } from './state-file.ts'
@@ -7,6 +7,8 @@ import type { AttachmentRecord } from './state-file.ts'
 export interface AttachedDevice {
   readonly backend: DeviceBackend
   readonly kept: KeptVolume
+  /** By which claim the device was made. */
+  right: AttachmentRight | undefined
   /** The right to it was asked for by this process, and is ours. */
   confirmed: boolean
 }
@@ -64,11 +66,12 @@ export class Attachment {
   toRecord(): AttachmentRecord | undefined {
     if (this.attached === undefined) return undefined
     const { namespace, name, path, directory, readOnly, pinned } = this
-    const { backend, kept } = this.attached
+    const { backend, kept, right } = this.attached
     const mountIds = [...this.mountIds]
     return {
       namespace,
       name,
+      right,
       backend: backend.name,
       device: kept.device,
       path,

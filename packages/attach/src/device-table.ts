@@ -2,8 +2,8 @@
  * The volumes that are attached here: the right to each, its device, its keeper; written down at every
  * change. Who uses them, and since when nobody does, is `host-mounts.ts`.
  */
-import { type AttachmentDesk, type EventLog, HoldfastError, isHoldfastError } from '@holdfast/base'
-import { Attachment } from './attachment.ts'
+import { type AttachmentDesk, type AttachmentRight, type EventLog, HoldfastError, isHoldfastError } from '@holdfast/base'
+import { type AttachedDevice, Attachment } from './attachment.ts'
 import { chooseBackend, type DeviceBackend } from './backend.ts'
 import { sleep } from './gate.ts'
 import type { KeptVolume } from './kept-volume.ts'
@@ -23,6 +23,7 @@ export interface DeviceTableOptions {
 }
 
 const CLAIM_RETRY_MS = 250
+const RELEASE_RETRY_MS = 5_000
 
 export class DeviceTable {
   readonly #options: DeviceTableOptions
@@ -37,20 +38,43 @@ export class DeviceTable {
 
   /** Finds again what an earlier process of this node attached, and cleans up what can't be used any more. */
   async restore(): Promise<void> {
-    const { state, stateDir, mountRoot, desk } = this.#options
+    const { state, stateDir } = this.#options
     const { current, attachments } = await state.load()
-    for (const record of attachments) {
-      const kept = current ? await this.#adopt(record) : undefined
-      if (kept !== undefined) continue
-      const fields = { volume: `${record.namespace}/${record.name}` }
-      this.#options.events.event('warn', 'attachment of an earlier run is void', fields)
-      await cleanUp(stateDir, record, mountRoot)
-      await desk.release(record.namespace, record.name).catch(() => undefined)
-    }
+    for (const record of attachments) await this.#restore(record, current)
     const known = this.all().flatMap(({ attached }) => (attached ? [attached.kept.folder] : []))
     await removeOrphans(stateDir, new Set(known))
-    await this.save()
+    await this.save().catch((error: unknown) => this.#said('what is attached can not be written down', {}, error))
     for (const volume of this.all()) void this.#reconfirm(volume)
+    void this.#releaseStray()
+  }
+
+  /** One device that is beyond help is no reason to serve none. */
+  async #restore(record: AttachmentRecord, current: boolean): Promise<void> {
+    const { stateDir, mountRoot, desk } = this.#options
+    const fields = { volume: `${record.namespace}/${record.name}` }
+    try {
+      if (current && (await this.#adopt(record)) !== undefined) return
+      this.#options.events.event('warn', 'attachment of an earlier run is void', fields)
+    } catch (error) {
+      this.#said('attachment of an earlier run can not be taken up', fields, error)
+    }
+    try {
+      await cleanUp(stateDir, record, mountRoot)
+    } catch (error) {
+      this.#said('attachment of an earlier run can not be tidied up', fields, error)
+    }
+    await desk.release(record.namespace, record.name).catch(() => undefined)
+  }
+
+  /** Rights that were taken and never written down: the process ended in between. Nobody else could have the volume. */
+  async #releaseStray(): Promise<void> {
+    for (const { namespace, name } of await this.#options.desk.rights()) {
+      if (this.#closed) return
+      const volume = this.findOrAdd(namespace, name)
+      await volume.inTurn(async () => {
+        if (volume.attached === undefined) await this.#release(volume)
+      })
+    }
   }
 
   /** From now on nothing new is attached. */
@@ -87,16 +111,15 @@ export class DeviceTable {
     // Whoever takes the right away says so by `lost`: a coordinator that is away for a moment is no reason to
     // refuse.
     if (volume.attached?.confirmed === true) return volume.attached.kept
-    await this.#claim(volume)
     if (volume.attached !== undefined) {
-      await volume.attached.kept.confirm()
-      volume.attached.confirmed = true
+      await this.#confirm(volume, volume.attached)
       return volume.attached.kept
     }
+    const right = await this.#claim(volume)
     try {
       this.#backend ??= await chooseBackend(this.#options.backends)
       const kept = await this.#backend.connect(volume.namespace, volume.name)
-      this.#keep(volume, this.#backend, kept, true)
+      this.#keep(volume, { backend: this.#backend, kept, right, confirmed: true })
       await this.save()
       return kept
     } catch (error) {
@@ -142,11 +165,15 @@ export class DeviceTable {
   }
 
   warn(message: string, volume: Attachment, error: unknown): void {
-    const reason = error instanceof Error ? error.message : String(error)
-    this.#options.events.event('warn', message, { volume: volume.title, reason })
+    this.#said(message, { volume: volume.title }, error)
   }
 
-  async #claim(volume: Attachment): Promise<void> {
+  #said(message: string, fields: Readonly<Record<string, string>>, error: unknown): void {
+    const reason = error instanceof Error ? error.message : String(error)
+    this.#options.events.event('warn', message, { ...fields, reason })
+  }
+
+  async #claim(volume: Attachment): Promise<AttachmentRight> {
     const end = performance.now() + this.#options.claimPatienceMs
     for (;;) {
       try {
@@ -154,7 +181,7 @@ export class DeviceTable {
       } catch (error) {
         // A container that moves comes here while the other host still lingers.
         const mayPass = isHoldfastError(error) && error.code === 'HF_CONFLICT' && performance.now() < end
-        if (!mayPass || volume.attached !== undefined) throw error
+        if (!mayPass) throw error
         await sleep(CLAIM_RETRY_MS)
       }
     }
@@ -162,23 +189,30 @@ export class DeviceTable {
 
   async #release(volume: Attachment): Promise<void> {
     await this.#options.desk.release(volume.namespace, volume.name).catch((error: unknown) => {
-      this.warn('right to a volume could not be given back', volume, error)
+      this.warn('right to a volume could not be given back: tried again', volume, error)
+      const again = setTimeout(() => {
+        void volume.inTurn(async () => {
+          if (!this.#closed && volume.attached === undefined) await this.#release(volume)
+        })
+      }, RELEASE_RETRY_MS)
+      again.unref()
     })
   }
 
-  #keep(volume: Attachment, backend: DeviceBackend, kept: KeptVolume, confirmed: boolean): void {
-    volume.attached = { backend, kept, confirmed }
-    void kept.ended.then(() => volume.inTurn(() => this.#replaceKeeper(volume, backend, kept)))
+  #keep(volume: Attachment, device: AttachedDevice): void {
+    volume.attached = device
+    void device.kept.ended.then(() => volume.inTurn(() => this.#replaceKeeper(volume, device)))
   }
 
   /** A keeper has ended, and nobody asked it to. */
-  async #replaceKeeper(volume: Attachment, backend: DeviceBackend, kept: KeptVolume): Promise<void> {
-    if (volume.attached?.kept !== kept || this.#closed || volume.failure !== undefined) return
+  async #replaceKeeper(volume: Attachment, device: AttachedDevice): Promise<void> {
+    const { backend, kept } = device
+    if (volume.attached !== device || this.#closed || volume.failure !== undefined) return
     try {
       const next = await backend.adopt(volume.namespace, volume.name, kept.device)
       if (next === undefined) throw new HoldfastError('HF_IO', `its keeper has ended (log in ${kept.folder})`)
-      const { confirmed } = volume.attached
-      this.#keep(volume, backend, next, confirmed)
+      const { confirmed } = device
+      this.#keep(volume, { ...device, kept: next })
       if (confirmed) await next.confirm()
       else void this.#reconfirm(volume)
     } catch (error) {
@@ -196,7 +230,7 @@ export class DeviceTable {
     const kept = await backend?.adopt(record.namespace, record.name, record.device)
     if (backend === undefined || kept === undefined) return undefined
     const volume = this.findOrAdd(record.namespace, record.name)
-    this.#keep(volume, backend, kept, false)
+    this.#keep(volume, { backend, kept, right: record.right, confirmed: false })
     volume.pinned = record.pinned
     const isMounted = mountTable().some(({ path, source }) => path === record.path && source === kept.device)
     if (record.path !== undefined && isMounted) {
@@ -210,16 +244,24 @@ export class DeviceTable {
     return kept
   }
 
+  /** @throws HoldfastError HF_CONFLICT, HF_NOT_FOUND where the device must never write again. */
+  async #confirm({ namespace, name }: Attachment, device: AttachedDevice): Promise<void> {
+    device.right = await this.#options.desk.reconfirm(namespace, name, device.right)
+    await device.kept.confirm()
+    device.confirmed = true
+  }
+
   /** Asks for the right to what was adopted; its keeper may not talk to the node before. */
   async #reconfirm(volume: Attachment): Promise<void> {
     const { attached } = volume
     while (!this.#closed && attached !== undefined && volume.attached === attached && !attached.confirmed) {
       try {
-        await this.#options.desk.claim(volume.namespace, volume.name)
-        await attached.kept.confirm()
-        attached.confirmed = true
+        await this.#confirm(volume, attached)
+        await this.save()
         return
       } catch (error) {
+        // It was given up meanwhile, and perhaps attached anew: that one has a right of its own.
+        if (volume.attached !== attached) return
         const code = isHoldfastError(error) ? error.code : undefined
         if (code === 'HF_CONFLICT' || code === 'HF_NOT_FOUND') {
           this.warn('attachment lost while the node was down', volume, error)

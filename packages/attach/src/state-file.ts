@@ -1,11 +1,14 @@
 /** `attachments.json`: what is attached and by whom it is used, across restarts of the node process. */
 import { mkdir, open, readFile, rename } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
+import type { AttachmentRight } from '@holdfast/base'
 import type { BackendName } from './keeper-protocol.ts'
 
 export interface AttachmentRecord {
   readonly namespace: string
   readonly name: string
+  /** By which claim it was attached; a release from before did not note it. */
+  readonly right?: AttachmentRight | undefined
   readonly backend: BackendName
   readonly device: string
   /** Undefined: attached only. */

@@ -72,6 +72,16 @@ describe('while the node is away', () => {
     await expect(call('Get', data)).rejects.toThrow()
   })
 
+  it('is there and the holder of the socket is killed, another one takes its place', async () => {
+    await bed.start()
+    const first = bed.frontPid
+    process.kill(first, 'SIGKILL')
+    await expect.poll(() => bed.frontPid !== first, { timeout: 20_000 }).toBe(true)
+    bed.frontPids.push(bed.frontPid)
+    await expect.poll(() => call('Plugin.Activate').catch(() => undefined)).toEqual({ status: 200, Implements: ['VolumeDriver'] })
+    expect(bed.logged.join()).toContain("holds docker's socket has ended")
+  })
+
   it('and has come back, the next holder of the socket takes the place of the last', async () => {
     await bed.start()
     await bed.stop()

@@ -7,9 +7,10 @@
  *   after a removal.
  * - It calls Unmount for ids of runs long ago, and ignores errors of it.
  */
-import { mkdir } from 'node:fs/promises'
+import { execFile } from 'node:child_process'
 import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
+import { promisify } from 'node:util'
 import { formatBytes, formatFailureMode } from '@holdfast/api/client'
 import {
   type ClusterAdmin,
@@ -25,6 +26,12 @@ import { inTime, Turns } from './calls.ts'
 import { RunningMounts } from './running-mounts.ts'
 import { findVolume, listVolumes, mayMean } from './volume-names.ts'
 import { contradiction, mountOptionsOf, readVolumeOptions, type VolumeDefaults } from './volume-options.ts'
+
+/**
+ * By a program: this process serves the filesystem, and a thread of its pool that waits for it is one fewer of those that
+ * have to answer.
+ */
+const makeFolder = (path: string): Promise<unknown> => promisify(execFile)('mkdir', ['-p', '--', path])
 
 /** The folder of the filesystem that containers see. */
 const DATA_FOLDER = 'data'
@@ -141,7 +148,7 @@ export class Driver {
       mount: async () => {
         const { path } = await this.#mounts.mount(request)
         const folder = join(path, DATA_FOLDER)
-        await mkdir(folder, { recursive: true }).catch(async (error: unknown) => {
+        await makeFolder(folder).catch(async (error: unknown) => {
           await this.#mounts.unmount(namespace, own, id)
           throw new HoldfastError('HF_IO', `volume ${name} is mounted but can't be written: ${String(error)}`)
         })

@@ -2,8 +2,8 @@
  * The volume plugin protocol on a unix socket: JSON in POST requests, failures as `{"Err": "a sentence"}`. Docker's own
  * socket is held by a process that outlives this one (`front-main.ts`) and leads here.
  */
-import { spawn } from 'node:child_process'
-import { chmodSync, lstatSync, mkdirSync, rmSync } from 'node:fs'
+import { type ChildProcess, spawn } from 'node:child_process'
+import { chmodSync, existsSync, lstatSync, mkdirSync, rmSync } from 'node:fs'
 import { connect } from 'node:net'
 import { dirname } from 'node:path'
 import { quoted } from '@holdfast/api/client'
@@ -13,6 +13,7 @@ import { defaultDriverSettings, Driver, type DriverSettings } from './driver.ts'
 
 const CONTENT_TYPE = 'application/vnd.docker.plugins.v1.2+json'
 const BODY_BYTES_MAX = 256 * 1024
+const FRONT_RETRY_MS = 1_000
 
 const bad = (message: string): HoldfastError => new HoldfastError('HF_BAD_REQUEST', message)
 
@@ -38,7 +39,7 @@ interface Call {
 }
 
 export interface DockerPlugin {
-  /** The process that holds Docker's socket; it outlives this plugin. */
+  /** The process that holds Docker's socket now; it outlives this plugin. */
   readonly frontPid: number
   /** Stops answering. */
   close(): Promise<void>
@@ -54,8 +55,18 @@ export async function startDockerPlugin(options: DockerPluginOptions): Promise<D
   try {
     await app.listen({ path: nodeSocketPath })
     chmodSync(nodeSocketPath, 0o600)
-    // Closing removes the node's socket as well.
-    return { frontPid: await startFront(options), close: async () => app.close() }
+    const front = await KeptFront.start(options)
+    const close = async (): Promise<void> => {
+      front.leave()
+      // Removes the node's socket as well.
+      await app.close()
+    }
+    return {
+      get frontPid() {
+        return front.pid
+      },
+      close,
+    }
   } catch (error) {
     await app.close()
     throw new HoldfastError('HF_IO', `the Docker plugin can't listen on ${socketPath}: ${reasonOf(error)}`)
@@ -116,8 +127,66 @@ function createApp(driver: Driver, ready: () => Promise<unknown>, events: EventL
   return app
 }
 
+/** The process that holds Docker's socket, and another one where it ends before this node does. */
+class KeptFront {
+  readonly #options: DockerPluginOptions
+  #front: ChildProcess
+  #left = false
+  #again: NodeJS.Timeout | undefined
+
+  private constructor(options: DockerPluginOptions, front: ChildProcess) {
+    this.#options = options
+    this.#front = front
+    this.#watch(front)
+  }
+
+  static async start(options: DockerPluginOptions): Promise<KeptFront> {
+    return new KeptFront(options, await startFront(options))
+  }
+
+  get pid(): number {
+    return this.#front.pid ?? 0
+  }
+
+  /** From now on it is on its own. */
+  leave(): void {
+    this.#left = true
+    clearTimeout(this.#again)
+  }
+
+  #watch(front: ChildProcess): void {
+    front.once('exit', (code, signal) => {
+      const { events, socketPath } = this.#options
+      // By itself it ends where another one has taken its place, or where it has had no answer from here for long.
+      if (this.#left || (code === 0 && existsSync(socketPath))) return
+      events.event('error', "the process that holds docker's socket has ended: another one is started", {
+        socketPath,
+        by: signal ?? `code ${code}`,
+      })
+      this.#later()
+    })
+  }
+
+  #later(): void {
+    this.#again = setTimeout(() => {
+      startFront(this.#options).then(
+        (front) => {
+          this.#front = front
+          if (this.#left) return
+          this.#watch(front)
+        },
+        (error: unknown) => {
+          this.#options.events.event('error', "docker's socket has no process", { reason: reasonOf(error) })
+          if (!this.#left) this.#later()
+        },
+      )
+    }, FRONT_RETRY_MS)
+    this.#again.unref()
+  }
+}
+
 /** Takes the place of the one that an earlier process of this node left. */
-async function startFront({ socketPath, nodeSocketPath, programArguments }: DockerPluginOptions): Promise<number> {
+async function startFront({ socketPath, nodeSocketPath, programArguments }: DockerPluginOptions): Promise<ChildProcess> {
   const words = [...programArguments('front-main', import.meta.url), socketPath, nodeSocketPath]
   const front = spawn(process.execPath, words, {
     cwd: '/',
@@ -138,7 +207,7 @@ async function startFront({ socketPath, nodeSocketPath, programArguments }: Dock
   }
   front.removeAllListeners()
   front.unref()
-  return front.pid ?? 0
+  return front
 }
 
 function readCall(body: unknown): Call {

@@ -1,5 +1,5 @@
-import { keys, nodeId, type Transaction, type TransactionResult, type VolumeRecord } from '@holdfast/base'
-import { expect, it } from 'vitest'
+import { keys, nodeId, type Transaction, type TransactionResult, volumeId, type VolumeRecord } from '@holdfast/base'
+import { describe, expect, it } from 'vitest'
 import { Attachments } from './attachments.ts'
 import type { NodeContext } from './context.ts'
 
@@ -46,4 +46,54 @@ it('gives a right back that it may have taken: the answer to the transaction was
   expect(outcomes[0]).toBe('unknown')
   for (let turn = 0; turn < 100 && record.attachment !== undefined; turn++) await new Promise(setImmediate)
   expect(record.attachment).toBeUndefined()
+})
+
+describe('a right that was taken before', () => {
+  const right = { volume: volumeId('00112233445566aa'), generation: 9 }
+  const recordWith = (change: Partial<VolumeRecord>): VolumeRecord =>
+    ({
+      id: right.volume,
+      name: 'v1',
+      namespace: 'default',
+      labels: {},
+      inSync: [SELF],
+      primary: SELF,
+      attachment: { node: SELF, generation: 9, confirmed: true, since: '' },
+      ...change,
+    }) as unknown as VolumeRecord
+  const attachmentsOf = (record: VolumeRecord): Attachments => {
+    const versioned = { key: KEY, modRevision: 12, record }
+    return new Attachments({
+      self: { node: SELF },
+      lease: { held: true },
+      clock: { now: () => 0, wallMs: () => 0 },
+      view: { synced: true, volumes: new Map([[KEY, versioned]]), alive: new Map([[SELF, {}]]), learnVolume: () => {} },
+      coordinator: {
+        range: (_key: string, done: (result: unknown) => void) =>
+          done({ kind: 'ok', revision: 12, entries: [{ key: KEY, value: JSON.stringify(record), modRevision: 12 }] }),
+        transact: () => {
+          throw new Error('nothing is to be taken')
+        },
+      },
+    } as unknown as NodeContext)
+  }
+
+  it('is ours only where nobody has had the volume since', async () => {
+    expect(await attachmentsOf(recordWith({})).reconfirm('default', 'v1', right)).toEqual(right)
+    expect(await attachmentsOf(recordWith({})).reconfirm('default', 'v1', undefined)).toEqual(right)
+    const others: Partial<VolumeRecord>[] = [
+      { attachment: undefined },
+      { attachment: { node: nodeId('n2'), generation: 9, confirmed: true, since: '' } },
+      { attachment: { node: SELF, generation: 11, confirmed: true, since: '' } },
+      { id: volumeId('ffffffffffffffff') },
+    ]
+    for (const other of others) {
+      await expect(attachmentsOf(recordWith(other)).reconfirm('default', 'v1', right)).rejects.toMatchObject({ code: 'HF_CONFLICT' })
+    }
+  })
+
+  it('is known although this process has not taken it', async () => {
+    expect(await attachmentsOf(recordWith({})).rights()).toEqual([{ namespace: 'default', name: 'v1' }])
+    expect(await attachmentsOf(recordWith({ attachment: undefined })).rights()).toEqual([])
+  })
 })

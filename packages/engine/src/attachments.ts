@@ -7,6 +7,7 @@
  */
 import {
   type AttachmentDesk,
+  type AttachmentRight,
   type Compare,
   followsHost,
   HoldfastError,
@@ -48,12 +49,12 @@ export class Attachments implements AttachmentDesk {
     return this.#context.view.volumes.get(keys.volume(namespace, name))?.record.attachment?.node
   }
 
-  async claim(namespace: string, name: string): Promise<void> {
+  async claim(namespace: string, name: string): Promise<AttachmentRight> {
     const key = keys.volume(namespace, name)
     const progress = { taken: false }
     await this.#givingBack.get(key)
     try {
-      await this.#claim(namespace, name, progress)
+      return await this.#claim(namespace, name, progress)
     } catch (error) {
       // Else a volume that could not be had here would be nobody else's either. The error does not wait for it.
       if (progress.taken) this.#giveBack(key, namespace, name)
@@ -61,7 +62,32 @@ export class Attachments implements AttachmentDesk {
     }
   }
 
-  async #claim(namespace: string, name: string, progress: { taken: boolean }): Promise<void> {
+  async reconfirm(namespace: string, name: string, right: AttachmentRight | undefined): Promise<AttachmentRight> {
+    const { clock, self, lease } = this.#context
+    const end = clock.now() + CLAIM_TIMEOUT_MS
+    for (;;) {
+      if (!lease.held) throw unavailable(namespace, name, 'this node has no lease at the coordinator')
+      const versioned = await this.#read(namespace, name)
+      if (versioned !== undefined) {
+        const { id, attachment } = versioned.record
+        const same = right === undefined || (id === right.volume && attachment?.generation === right.generation)
+        if (attachment?.node !== self.node || !same) throw usedSince(namespace, name)
+        const confirmed = await this.#confirmed(namespace, name, end)
+        if (confirmed !== undefined) return confirmed
+      }
+      if (clock.now() >= end) throw unavailable(namespace, name, NO_ANSWER)
+      await this.#pause(RETRY_MS)
+    }
+  }
+
+  async rights(): Promise<readonly { readonly namespace: string; readonly name: string }[]> {
+    const { view, self } = this.#context
+    while (!view.synced) await this.#pause(RETRY_MS)
+    const records = [...view.volumes.values()].map(({ record }) => record)
+    return records.filter(({ attachment }) => attachment?.node === self.node).map(({ namespace, name }) => ({ namespace, name }))
+  }
+
+  async #claim(namespace: string, name: string, progress: { taken: boolean }): Promise<AttachmentRight> {
     const { clock, self, lease } = this.#context
     const end = clock.now() + CLAIM_TIMEOUT_MS
     for (;;) {
@@ -72,13 +98,11 @@ export class Attachments implements AttachmentDesk {
         const { attachment } = versioned.record
         if (attachment?.node !== self.node && (await this.#take(versioned)) !== 'refused') progress.taken = true
         if (attachment?.node === self.node || progress.taken) {
-          const outcome = await this.#confirmed(namespace, name, end)
-          if (outcome === 'confirmed') return
+          const confirmed = await this.#confirmed(namespace, name, end)
+          if (confirmed !== undefined) return confirmed
         }
       }
-      if (clock.now() >= end) {
-        throw unavailable(namespace, name, 'the coordinator or the primary of the volume gives no answer')
-      }
+      if (clock.now() >= end) throw unavailable(namespace, name, NO_ANSWER)
       await this.#pause(RETRY_MS)
     }
   }
@@ -166,22 +190,23 @@ export class Attachments implements AttachmentDesk {
     return result.kind === 'ok' || result.kind === 'unknown' ? result.kind : 'refused'
   }
 
-  /** Waits for the word of the primary. */
-  async #confirmed(namespace: string, name: string, end: number): Promise<'confirmed' | 'changed'> {
+  /** Waits for the word of the primary. Undefined: the record has changed meanwhile. */
+  async #confirmed(namespace: string, name: string, end: number): Promise<AttachmentRight | undefined> {
     const { view, clock, self } = this.#context
     const key = keys.volume(namespace, name)
     while (clock.now() < end) {
       const record = view.volumes.get(key)?.record
       const attachment = record?.attachment
-      if (record === undefined || attachment?.node !== self.node) return 'changed'
+      if (record === undefined || attachment?.node !== self.node) return undefined
       if (attachment.confirmed) {
-        this.#held.set(record.id, { namespace, name, generation: attachment.generation })
-        return 'confirmed'
+        const { generation } = attachment
+        this.#held.set(record.id, { namespace, name, generation })
+        return { volume: record.id, generation }
       }
       this.#refuseOutOfReach(record)
       await this.#pause(POLL_MS)
     }
-    return 'changed'
+    return undefined
   }
 
   /** Without a complete copy on a living node there is nothing to wait for. */
@@ -224,6 +249,11 @@ function attachedElsewhere({ name }: VolumeRecord, { node, since }: VolumeAttach
   const message = `volume ${name} is attached to host ${node} since ${since}: stop its container there first, or wait until that host is gone`
   return new HoldfastError('HF_CONFLICT', message)
 }
+
+const NO_ANSWER = 'the coordinator or the primary of the volume gives no answer'
+
+const usedSince = (namespace: string, name: string): HoldfastError =>
+  new HoldfastError('HF_CONFLICT', `volume ${namespace}/${name} was given up, or another host has had it, since it was attached here`)
 
 const unavailable = (namespace: string, name: string, reason: string): HoldfastError =>
   new HoldfastError('HF_UNAVAILABLE', `the right to ${namespace}/${name} can't be settled now: ${reason}`)

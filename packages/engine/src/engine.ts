@@ -88,6 +88,8 @@ class NodeEngine implements Engine {
   readonly #controller: ControllerHost
   readonly #relayed = new Map<Link, Map<SessionId, RelayedSession>>()
   readonly #removing = new Set<VolumeId>()
+  /** Copies on the disk that were not opened so far: this node may have been replaced while it was away. */
+  readonly #unopened = new Set<VolumeId>()
   /** Copies that want every tick. Added to by `#wake`. */
   readonly #awake = new Set<Replica>()
   /** Of `QUIET_TICKS` or 1, how many the tick that comes next stands for. */
@@ -145,6 +147,7 @@ class NodeEngine implements Engine {
   start(): void {
     const { coordinator, lease, view, settings } = this.#context
     this.#started = true
+    for (const id of this.#context.disk.list('volumes')) if (this.#works(id as VolumeId)) this.#unopened.add(id as VolumeId)
     coordinator.holdLease(settings.leaseTtlMs, {
       gained: () => {
         lease.held = true
@@ -250,6 +253,7 @@ class NodeEngine implements Engine {
       }
     }
     this.#removeDeleted()
+    this.#removeUnopened()
     this.#evaluateAll()
     this.attachments.viewChanged()
     if (this.#isFirst) this.#controller.viewChanged()
@@ -277,6 +281,22 @@ class NodeEngine implements Engine {
       this.#context.disk.remove(`volumes/${record.id}`)
       const put = { op: 'put', key, value: JSON.stringify(left) } as const
       coordinator.transact({ compares, operations: [put] }, () => {})
+    }
+  }
+
+  /** Nor those of which nobody has heard: they stay until somebody knows better. */
+  #removeUnopened(): void {
+    const { view, disk, events } = this.#context
+    for (const id of this.#unopened) {
+      const record = view.byId.get(id)?.record
+      const surplus = record !== undefined && !record.replicas.includes(this.#context.self.node) && view.primaries.has(id)
+      const deleted = record === undefined && [...view.tombstones.values()].some((tombstone) => tombstone.record.id === id)
+      if (this.replicas.has(id) || this.#removing.has(id)) this.#unopened.delete(id)
+      else if (surplus || deleted) {
+        this.#unopened.delete(id)
+        events.event('info', `removing the local copy: ${surplus ? 'it was replaced' : 'its volume was removed'} while this node was away`, { volume: id })
+        disk.remove(`volumes/${id}`)
+      }
     }
   }
 

@@ -75,8 +75,10 @@ export async function openHostVolumes(
           const message = `${deviceSocket} is too long for a socket: give a shorter one with --nbd-socket`
           throw new HoldfastError('HF_BAD_REQUEST', message)
         }
-        await attachments.claim(namespace, name)
+        return await attachments.claim(namespace, name)
       },
+      reconfirm: (namespace, name, right) => attachments.reconfirm(namespace, name, right),
+      rights: () => attachments.rights(),
       release: (namespace, name) => attachments.release(namespace, name),
       holder: (namespace, name) => attachments.holder(namespace, name),
     },

@@ -4,7 +4,7 @@
  *
  * Every failure is a HoldfastError whose message is fit for the user of `docker run`.
  */
-import type { NodeId } from '../numbers.ts'
+import type { NodeId, VolumeId } from '../numbers.ts'
 
 export const FILE_SYSTEMS = ['ext4', 'xfs'] as const
 export type FileSystem = (typeof FILE_SYSTEMS)[number]
@@ -46,13 +46,27 @@ export interface VolumeMounts {
 }
 
 /** The right to use a volume from one host alone, kept in the coordinator and bound to the lease of the host. */
+/** An exclusive right as it was taken: to this volume, whatever bears its name later, and by this claim. */
+export interface AttachmentRight {
+  readonly volume: VolumeId
+  readonly generation: number
+}
+
 export interface AttachmentDesk {
   /**
-   * Takes the right, or confirms it. Once it resolves no other host can write to the volume.
+   * Takes the right, or finds that it is ours. Once it resolves no other host can write to the volume.
    * @throws HoldfastError HF_CONFLICT that names the living holder; HF_NOT_FOUND; HF_UNAVAILABLE.
    */
-  claim(namespace: string, name: string): Promise<void>
+  claim(namespace: string, name: string): Promise<AttachmentRight>
+  /**
+   * Finds that a right which was taken before is still ours, and takes none: a device that is older than another host's use
+   * of the volume must never write to it again. `undefined`: all that is known of it is that it was ours.
+   * @throws HoldfastError HF_CONFLICT where it has been anybody else's since; HF_NOT_FOUND; HF_UNAVAILABLE.
+   */
+  reconfirm(namespace: string, name: string, right: AttachmentRight | undefined): Promise<AttachmentRight>
   /** Gives it back. No error if it is not ours. */
   release(namespace: string, name: string): Promise<void>
+  /** Volumes whose right this host has, whoever took it. Resolves once that is known. */
+  rights(): Promise<readonly { readonly namespace: string; readonly name: string }[]>
   holder(namespace: string, name: string): NodeId | undefined
 }

@@ -29,13 +29,22 @@ export interface Answer {
   readonly [field: string]: unknown
 }
 
+const HOLDER = `
+  const [, path] = process.argv
+  require('fs').rmSync(path, { force: true })
+  require('net').createServer().listen(path, () => {
+    console.log('listens')
+    process.exit(0)
+  })
+`
+
 export class PluginBed {
   readonly folder = mkdtempSync(join(tmpdir(), 'holdfast-plugin-'))
   /** What Docker finds. */
   readonly socketPath = join(this.folder, 'plugins', 'holdfast.sock')
   readonly nodeSocketPath = join(this.folder, 'node', 'docker.sock')
-  /** The program that holds Docker's socket: here one that says that it does, and calls go to the node's. */
-  programArguments: (name: string, from: string) => readonly string[] = () => ['-e', 'console.log("listens")']
+  /** The program that holds Docker's socket: here one that leaves it there and ends; calls go to the node's. */
+  programArguments: (name: string, from: string) => readonly string[] = () => ['-e', HOLDER]
   readonly cluster = new Cluster()
   readonly mounts = new FakeMounts(join(this.folder, 'mounts'))
   readonly logged: string[] = []
@@ -55,6 +64,11 @@ export class PluginBed {
     })
     this.frontPids.push(this.#plugin.frontPid)
     return this
+  }
+
+  /** Who holds the socket now. */
+  get frontPid(): number {
+    return this.#plugin?.frontPid ?? 0
   }
 
   /** The node process ends; what it mounted stays. */
