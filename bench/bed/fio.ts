@@ -58,7 +58,8 @@ export async function runFio(
   const output = host.path(`fio-${randomUUID()}.json`)
   const report = ['--output-format=json', `--output=${output}`, '--unified_rw_reporting=both', PERCENTILES]
   try {
-    await host.do('fio', [`--name=${name}`, ...report, ...args])
+    // It works in processes of their own sessions, which would go on without it.
+    await host.do('fio', [`--name=${name}`, ...report, ...args], { endBy: 'SIGTERM' })
     const text = readFileSync(output, 'utf8')
     // fio may print notes before its JSON.
     const raw = JSON.parse(text.slice(text.indexOf('{'))) as { readonly jobs: readonly Job[] }

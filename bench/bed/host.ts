@@ -12,6 +12,8 @@ const END_MS = 10_000
 
 export interface RunOptions {
   readonly env?: Readonly<Record<string, string>> | undefined
+  /** What it is first asked by to end when the benchmark is stopped. Default: SIGKILL. */
+  readonly endBy?: NodeJS.Signals | undefined
 }
 
 /** A process that runs until it is told to end. */
@@ -96,7 +98,7 @@ export class Host {
   run(command: string, args: readonly string[], options: RunOptions = {}): Running {
     if (this.#closing !== undefined) throw new Error('the benchmark is being stopped')
     const running = new Running(command, args, this.folder, options)
-    this.#undo.push(() => running.end())
+    this.#undo.push(() => running.end(options.endBy))
     return running
   }
 
