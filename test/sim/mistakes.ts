@@ -137,6 +137,8 @@ export const MISTAKES: readonly Mistake[] = [
         replace: 'const missing = acknowledged.find(() => false)',
       },
     ],
+    // All copies must lose what a client was told; among all faults one seed in two hundred shows it.
+    kinds: 'power-loss,host-crash,process-crash',
     seedsMax: 400,
   },
   {
