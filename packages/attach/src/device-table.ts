@@ -70,10 +70,7 @@ export class DeviceTable {
   async #releaseStray(): Promise<void> {
     for (const { namespace, name } of await this.#options.desk.rights()) {
       if (this.#closed) return
-      const volume = this.findOrAdd(namespace, name)
-      await volume.inTurn(async () => {
-        if (volume.attached === undefined) await this.#release(volume)
-      })
+      await this.#releaseUnused(this.findOrAdd(namespace, name))
     }
   }
 
@@ -190,12 +187,13 @@ export class DeviceTable {
   async #release(volume: Attachment): Promise<void> {
     await this.#options.desk.release(volume.namespace, volume.name).catch((error: unknown) => {
       this.warn('right to a volume could not be given back: tried again', volume, error)
-      const again = setTimeout(() => {
-        void volume.inTurn(async () => {
-          if (!this.#closed && volume.attached === undefined) await this.#release(volume)
-        })
-      }, RELEASE_RETRY_MS)
-      again.unref()
+      setTimeout(() => void this.#releaseUnused(volume), RELEASE_RETRY_MS).unref()
+    })
+  }
+
+  #releaseUnused(volume: Attachment): Promise<void> {
+    return volume.inTurn(async () => {
+      if (!this.#closed && volume.attached === undefined) await this.#release(volume)
     })
   }
 

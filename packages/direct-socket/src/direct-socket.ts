@@ -7,6 +7,7 @@
  * used as it is, with 'data'.
  */
 import { Socket } from 'node:net'
+import { descriptorOf } from './descriptor.ts'
 import { native } from './native.ts'
 
 export interface ByteSink {
@@ -72,11 +73,10 @@ function readInto(sink: ByteSink) {
  * was to write, or the process may have no further descriptor.
  */
 export function giveAway(socket: Socket): number | undefined {
-  const handle = (socket as unknown as HandleOwner)._handle as { readonly fd?: number } | null
-  const fd = socket.destroyed || socket.writableLength > 0 ? undefined : handle?.fd
+  const fd = socket.destroyed || socket.writableLength > 0 ? undefined : descriptorOf(socket)
   let copy: number | undefined
   try {
-    if (fd !== undefined && fd >= 0) copy = native.duplicate(fd)
+    if (fd !== undefined) copy = native.duplicate(fd)
   } catch {
     // EMFILE: whoever is at the other end tries again when there are fewer.
   }

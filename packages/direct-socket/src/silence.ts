@@ -1,5 +1,6 @@
 /** Connections whose other end has vanished without a word: its host lost power, or what lay between forgot them. */
 import type { Socket } from 'node:net'
+import { descriptorOf } from './descriptor.ts'
 import { native } from './native.ts'
 
 /**
@@ -9,8 +10,8 @@ import { native } from './native.ts'
  */
 export function noticeSilence(socket: Socket, ms: number): void {
   socket.setKeepAlive(true, Math.max(1_000, ms / 3))
-  const { fd } = (socket as unknown as { readonly _handle?: { readonly fd?: number } | null })._handle ?? {}
-  if (fd === undefined || fd < 0) return
+  const fd = descriptorOf(socket)
+  if (fd === undefined) return
   try {
     native.tcpUserTimeout(fd, ms)
   } catch {

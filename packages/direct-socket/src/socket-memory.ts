@@ -1,5 +1,6 @@
 /** Memory that sockets send from, in this process and in the kernel. */
 import type { Socket } from 'node:net'
+import { descriptorOf } from './descriptor.ts'
 import { native } from './native.ts'
 
 /** A line of the processor's cache. */
@@ -20,8 +21,8 @@ export function allocateAligned(bytes: number): Uint8Array {
 
 /** For a unix socket that was just accepted; TCP finds its size by itself. */
 export function widenSendBuffer(socket: Socket): void {
-  const { fd } = (socket as unknown as { readonly _handle?: { readonly fd?: number } | null })._handle ?? {}
-  if (fd === undefined || fd < 0) return
+  const fd = descriptorOf(socket)
+  if (fd === undefined) return
   try {
     native.sendBuffer(fd, SEND_BUFFER_BYTES)
   } catch {

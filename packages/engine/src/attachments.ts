@@ -19,7 +19,7 @@ import {
   type VolumeId,
   type VolumeRecord,
 } from '@holdfast/base'
-import type { Versioned } from './cluster-view.ts'
+import { readRecord, type Versioned } from './cluster-view.ts'
 import type { NodeContext } from './context.ts'
 
 const CLAIM_TIMEOUT_MS = 20_000
@@ -156,15 +156,12 @@ export class Attachments implements AttachmentDesk {
   #read(namespace: string, name: string): Promise<Versioned<VolumeRecord> | undefined> {
     const key = keys.volume(namespace, name)
     return new Promise((resolve, reject) => {
-      this.#context.coordinator.range(key, (result) => {
-        if (result.kind === 'unknown') return resolve(undefined)
-        const entry = result.entries.find((one) => one.key === key)
-        if (entry === undefined) {
+      readRecord(this.#context.coordinator, key, (found) => {
+        if (found === 'absent') {
           return reject(new HoldfastError('HF_NOT_FOUND', `there is no volume ${name}: see holdfast volume ls`))
         }
-        const record = JSON.parse(entry.value) as VolumeRecord
-        this.#context.view.learnVolume(key, record, entry.modRevision)
-        return resolve({ key, modRevision: entry.modRevision, record })
+        if (found !== undefined) this.#context.view.learnVolume(key, found.record, found.modRevision)
+        return resolve(found)
       })
     })
   }

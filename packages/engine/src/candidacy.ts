@@ -19,10 +19,11 @@ import {
 import { type Answer, decideElection, type ElectionDecision } from '@holdfast/replication'
 import type { ReplicaLog } from '@holdfast/volume-log'
 import type { StatusMessage } from '@holdfast/wire'
-import type { Versioned } from './cluster-view.ts'
+import { readRecord, type Versioned } from './cluster-view.ts'
 import type { NodeContext } from './context.ts'
 
-const UNCERTAIN_RETRY_MS = 200
+/** Between two attempts at something whose outcome is not known. */
+export const UNCERTAIN_RETRY_MS = 200
 /** An election goes by answers no older than this. */
 const ANSWER_MS_MAX = 1_000
 /** Between two questions to those who have not answered. */
@@ -175,19 +176,20 @@ export class Candidacy {
 
   #lookWhoWon(record: VolumeRecord): void {
     const { coordinator, scheduler, self, view } = this.#context
-    coordinator.range(this.#key, (result) => {
+    readRecord(coordinator, this.#key, (entry) => {
       if (this.#owner.closed()) return
-      if (result.kind === 'unknown') {
+      if (entry === undefined) {
         scheduler.after(UNCERTAIN_RETRY_MS, () => this.#lookWhoWon(record))
         return
       }
-      const entry = result.entries.find(({ key }) => key === this.#key)
-      const now = entry === undefined ? undefined : (JSON.parse(entry.value) as VolumeRecord)
-      if (entry !== undefined && now?.epoch === record.epoch && now.primary === self.node) {
-        this.#won(now, entry.modRevision, -1)
-        return
+      if (entry !== 'absent') {
+        const { record: now, modRevision } = entry
+        if (now.epoch === record.epoch && now.primary === self.node) {
+          this.#won(now, modRevision, -1)
+          return
+        }
+        view.learnVolume(this.#key, now, modRevision)
       }
-      if (entry !== undefined && now !== undefined) view.learnVolume(this.#key, now, entry.modRevision)
       this.#standingFor = undefined
       this.#owner.lost()
     })

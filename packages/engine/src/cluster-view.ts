@@ -169,3 +169,20 @@ function inOneShape(record: VolumeRecord): VolumeRecord {
     ...later,
   }
 }
+
+/**
+ * Asks the coordinator for a volume's record as it is now. `done` gets `absent` where there is none, and undefined where there
+ * is no answer.
+ */
+export function readRecord(
+  coordinator: Coordinator,
+  key: string,
+  done: (found: Versioned<VolumeRecord> | 'absent' | undefined) => void,
+): void {
+  coordinator.range(key, (result) => {
+    if (result.kind === 'unknown') return done(undefined)
+    const entry = result.entries.find((one) => one.key === key)
+    if (entry === undefined) return done('absent')
+    return done({ key, modRevision: entry.modRevision, record: JSON.parse(entry.value) as VolumeRecord })
+  })
+}

@@ -286,17 +286,20 @@ class NodeEngine implements Engine {
 
   /** Nor those of which nobody has heard: they stay until somebody knows better. */
   #removeUnopened(): void {
-    const { view, disk, events } = this.#context
+    const { view, disk, events, self } = this.#context
     for (const id of this.#unopened) {
-      const record = view.byId.get(id)?.record
-      const surplus = record !== undefined && !record.replicas.includes(this.#context.self.node) && view.primaries.has(id)
-      const deleted = record === undefined && [...view.tombstones.values()].some((tombstone) => tombstone.record.id === id)
-      if (this.replicas.has(id) || this.#removing.has(id)) this.#unopened.delete(id)
-      else if (surplus || deleted) {
+      if (this.replicas.has(id) || this.#removing.has(id)) {
         this.#unopened.delete(id)
-        events.event('info', `removing the local copy: ${surplus ? 'it was replaced' : 'its volume was removed'} while this node was away`, { volume: id })
-        disk.remove(`volumes/${id}`)
+        continue
       }
+      const record = view.byId.get(id)?.record
+      const surplus = record !== undefined && !record.replicas.includes(self.node) && view.primaries.has(id)
+      const deleted = record === undefined && view.tombstones.has(id)
+      if (!surplus && !deleted) continue
+      this.#unopened.delete(id)
+      const reason = surplus ? 'it was replaced' : 'its volume was removed'
+      events.event('info', `removing the local copy: ${reason} while this node was away`, { volume: id })
+      disk.remove(`volumes/${id}`)
     }
   }
 

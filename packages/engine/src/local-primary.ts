@@ -421,10 +421,6 @@ export class LocalPrimary implements VolumeTarget, UnalignedOwner, RelocationHos
     this.#renewPermission()
   }
 
-  repair(position: Lsn, blockCount: number, done: (ok: boolean) => void): void {
-    this.repairs.repair(position, blockCount, done)
-  }
-
   // --- time and end
 
   tick(): void {

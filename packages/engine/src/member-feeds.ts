@@ -13,6 +13,7 @@ import type { NodeContext } from './context.ts'
 import type { InFlight, InFlightBatch } from './in-flight.ts'
 import { type FeedOwner, MemberFeed } from './member-feed.ts'
 import type { Link } from './peer-table.ts'
+import type { RepairDesk } from './repair-desk.ts'
 
 export interface FedPrimary {
   readonly scope: VolumeEpoch
@@ -20,8 +21,7 @@ export interface FedPrimary {
   readonly machine: Primary
   readonly inFlight: InFlight
   readonly segmentBlocks: number
-  /** Has damaged blocks of the log put right by another member. */
-  repair(position: Lsn, blockCount: number, done: (ok: boolean) => void): void
+  readonly repairs: RepairDesk
   /** Something is under way again. */
   woken(): void
 }
@@ -170,7 +170,7 @@ export class MemberFeeds implements FeedOwner {
   }
 
   repair(position: Lsn, blockCount: number, done: (ok: boolean) => void): void {
-    this.#primary.repair(position, blockCount, done)
+    this.#primary.repairs.repair(position, blockCount, done)
   }
 
   mayRebuild(node: NodeId): boolean {

@@ -22,8 +22,8 @@ import {
 import { openReplicaLog, type ReplicaLog, setLogAside } from '@holdfast/volume-log'
 import type { PeerMessage, StatusMessage, SubscribeMessage, VolumeEpoch } from '@holdfast/wire'
 import type { LocalReplicaView, MemberView } from '@holdfast/base'
-import { Candidacy, primaryValue } from './candidacy.ts'
-import type { Versioned } from './cluster-view.ts'
+import { Candidacy, primaryValue, UNCERTAIN_RETRY_MS } from './candidacy.ts'
+import { readRecord, type Versioned } from './cluster-view.ts'
 import type { NodeContext } from './context.ts'
 import { Follower, type Trouble } from './follower.ts'
 import { CLOCK_RATE_MARGIN } from './grants.ts'
@@ -50,7 +50,6 @@ const REOPEN_MS_MIN = 2_000
 const REOPEN_MS_MAX = 60_000
 /** So often a checkpoint that can't be read may be readable the next time. */
 const UNREADABLE_TRIES = 5
-const UNCERTAIN_RETRY_MS = 200
 const LOST = 'the data of this copy, which was in sync, are gone from its disk'
 
 export interface ReplicaOwner {
@@ -569,7 +568,7 @@ export class Replica {
         if (this.primary !== primary) return
         if (result.kind === 'ok') adopt(record, result.revision)
         else if (result.kind !== 'conflict') again()
-        else this.#readRecord((entry) => {
+        else readRecord(coordinator, this.key, (entry) => {
             if (this.primary !== primary) return
             if (entry === undefined) again()
             else if (entry === 'absent') this.#stepDown(primary, 'the volume was removed')
@@ -577,18 +576,6 @@ export class Replica {
           })
       },
     )
-  }
-
-  #readRecord(
-    done: (entry: { record: VolumeRecord; modRevision: number } | 'absent' | undefined) => void,
-  ): void {
-    this.#context.coordinator.range(this.key, (result) => {
-      if (result.kind === 'unknown') return done(undefined)
-      const entry = result.entries.find(({ key }) => key === this.key)
-      if (entry === undefined) return done('absent')
-      const record = JSON.parse(entry.value) as VolumeRecord
-      return done({ record, modRevision: entry.modRevision })
-    })
   }
 }
 

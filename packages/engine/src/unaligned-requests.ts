@@ -4,34 +4,18 @@
  * Invariant: between reading an edge and putting it into the log no other mutation enters the log.
  */
 import { BLOCK_BYTES, type Errno, errno, type NodeId } from '@holdfast/base'
-import type { PieceSink } from '@holdfast/frontend'
+import type { PieceSink, VolumeTarget } from '@holdfast/frontend'
 import type { ReplicaLog } from '@holdfast/volume-log'
 import type { Admission } from './admission.ts'
 import type { ReadOutcome, RepairDesk } from './repair-desk.ts'
 
-export interface UnalignedOwner {
+export interface UnalignedOwner extends Pick<VolumeTarget, 'write' | 'zero'> {
   /** Puts what was accepted into the log, so that `readLatest` sees it. */
   settle(): void
   /** @returns false where there is no room. */
   appendBlocks(firstBlock: number, blocks: Uint8Array, request: UnalignedWrite): boolean
   /** Answers at the end of the turn. */
   fail(sink: PieceSink, seq: number, payload: Uint8Array | undefined, error: Errno): void
-  write(
-    sink: PieceSink,
-    seq: number,
-    offset: number,
-    source: Uint8Array,
-    sourceStart: number,
-    length: number,
-    fua: boolean,
-  ): void
-  zero(
-    sink: PieceSink,
-    seq: number,
-    offset: number,
-    length: number,
-    options: { readonly fua: boolean; readonly keepAllocated: boolean },
-  ): void
 }
 
 export interface UnalignedWrite {

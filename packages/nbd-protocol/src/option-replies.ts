@@ -1,4 +1,5 @@
 /** Replies of the handshake phase ("Option reply types"), gathered until they are taken. */
+import { joinBytes } from '@holdfast/base'
 import { writeU16, writeU32, writeU64 } from './bytes.ts'
 import * as nbd from './constants.ts'
 import { encodeUtf8 } from './utf8.ts'
@@ -61,13 +62,7 @@ export class ReplyBytes {
     if (this.#pieces.length === 0) return undefined
     const pieces = this.#pieces
     this.#pieces = []
-    const all = new Uint8Array(pieces.reduce((sum, piece) => sum + piece.length, 0))
-    let at = 0
-    for (const piece of pieces) {
-      all.set(piece, at)
-      at += piece.length
-    }
-    return all
+    return joinBytes(pieces)
   }
 
   /** Data = room for `prefixBytes`, then the text. */

@@ -45,13 +45,13 @@ export interface VolumeMounts {
   list(): readonly MountedVolume[]
 }
 
-/** The right to use a volume from one host alone, kept in the coordinator and bound to the lease of the host. */
 /** An exclusive right as it was taken: to this volume, whatever bears its name later, and by this claim. */
 export interface AttachmentRight {
   readonly volume: VolumeId
   readonly generation: number
 }
 
+/** The right to use a volume from one host alone, kept in the coordinator and bound to the lease of the host. */
 export interface AttachmentDesk {
   /**
    * Takes the right, or finds that it is ours. Once it resolves no other host can write to the volume.

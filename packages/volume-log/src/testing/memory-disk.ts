@@ -2,7 +2,7 @@
  * A disk in memory with the page cache apart from the platter: a crash loses any subset of the 4 KiB
  * pages written since the last sync. Deterministic by seed. Names are durable at once, file contents are not.
  */
-import type { Checksum, Disk, DiskDone, DiskError, DiskFile, OpenOptions } from '@holdfast/base'
+import { type Checksum, type Disk, type DiskDone, type DiskError, type DiskFile, joinBytes, type OpenOptions } from '@holdfast/base'
 import { tableChecksum } from './crc32c.ts'
 import type { ManualScheduler } from './manual-scheduler.ts'
 import { SeededRandom } from './manual-scheduler.ts'
@@ -119,13 +119,9 @@ export class MemoryDisk implements Disk {
   writeAtomic(path: string, chunks: readonly Uint8Array[], done: DiskDone): void {
     const failure = this.#fails('save')
     if (failure !== undefined) return this.#later(() => done(failure))
-    const total = chunks.reduce((sum, chunk) => sum + chunk.length, 0)
-    const inode = new Inode(total)
-    let at = 0
-    for (const chunk of chunks) {
-      inode.cache.set(chunk, at)
-      at += chunk.length
-    }
+    const bytes = joinBytes(chunks)
+    const inode = new Inode(bytes.length)
+    inode.cache.set(bytes)
     inode.platter.set(inode.cache)
     this.#later(() => {
       this.#files.set(path, inode)
