@@ -88,6 +88,11 @@ export function unixSocket(path: string, timeoutMs: number): number
 /** Changes that limit of a socket. */
 export function socketTimeout(fd: number, timeoutMs: number): void
 
+/**
+ * Sends `parts[i][bounds[2 * i], bounds[2 * i + 1])` for `count` i from `from` on, 64 of them at most, without waiting.
+ * How many bytes the kernel took; none, too, where the connection has an error, which whoever sends next will get.
+ */
+export function send(fd: number, parts: readonly Uint8Array[], bounds: Uint32Array, from: number, count: number): number
 /** How much a stream socket holds of what the other side has not taken, in bytes; no more than the system allows. */
 export function sendBuffer(fd: number, bytes: number): void
 /** A TCP connection ends when what was sent is not acknowledged for so many milliseconds (tcp(7), `TCP_USER_TIMEOUT`). */

@@ -4,10 +4,12 @@
  */
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import type { Host } from '../bed/host.ts'
 import { options } from '../bed/options.ts'
 import { growthChart } from '../report/charts.ts'
 import { markdown } from '../system/report.ts'
 import { describeCommit, describeMachine } from '../system/results.ts'
+import { type EndsResult, endsTable, idleLine, measureEnds } from './ends.ts'
 import * as parts from './parts.ts'
 import { type Part, tableOf } from './points.ts'
 
@@ -20,35 +22,48 @@ const PARTS = {
 }
 
 const values = options({
-  parts: { type: 'string', default: Object.keys(PARTS).join(',') },
+  parts: { type: 'string', default: [...Object.keys(PARTS), 'ends'].join(',') },
   seconds: { type: 'string', default: '3' },
+  rounds: { type: 'string', default: '5' },
   quick: { type: 'boolean', default: false },
   out: { type: 'string' },
 })
 
 const say = (line: string): void => void process.stderr.write(`${line}\n`)
-const settings = { seconds: Number(values.seconds), quick: values.quick, say }
+let inUse: Host | undefined
+const use = (host: Host): void => {
+  inUse = host
+}
+const { quick } = values
+const settings = { seconds: Number(values.seconds), rounds: Number(values.rounds), quick, say, use }
 const time = new Date().toISOString().replaceAll(':', '-')
 const out = values.out ?? new URL(`../results/${time}`, import.meta.url).pathname
 for (const signal of ['SIGINT', 'SIGTERM'] as const) {
   process.on(signal, () => {
     say(`${signal}: stopping everything`)
-    void parts.closeCurrent().then(() => process.exit(130))
+    void Promise.resolve(inUse?.close()).then(() => process.exit(130))
   })
 }
 
 const done: Part[] = []
+let ends: EndsResult | undefined
 mkdirSync(out, { recursive: true })
 for (const name of values.parts.split(',')) {
-  const run = Object.entries(PARTS).find(([key]) => key === name)?.[1]
-  if (run === undefined) throw new Error(`no part ${name}: there are ${Object.keys(PARTS).join(', ')}`)
-  const part = await run(settings)
-  done.push(part)
-  process.stdout.write(`${part.title}\n\n${markdown(tableOf(part))}\n\n`)
-  writeFileSync(join(out, `growth-${part.key}.svg`), growthChart(part))
+  if (name === 'ends') {
+    ends = await measureEnds(settings)
+    process.stdout.write(`Both ends\n\n${markdown(endsTable(ends))}\n\n${idleLine(ends)}\n\n`)
+  } else {
+    const run = Object.entries(PARTS).find(([key]) => key === name)?.[1]
+    if (run === undefined) throw new Error(`no part ${name}: there are ${Object.keys(PARTS).join(', ')} and ends`)
+    const part = await run(settings)
+    done.push(part)
+    process.stdout.write(`${part.title}\n\n${markdown(tableOf(part))}\n\n`)
+    writeFileSync(join(out, `growth-${part.key}.svg`), growthChart(part))
+  }
   // After every part, so that what is measured is kept when a later one fails.
   const facts = { commit: describeCommit(), takenAt: new Date().toISOString(), machine: describeMachine() }
-  const file = { ...facts, settings: { seconds: settings.seconds, quick: settings.quick }, parts: done }
+  const { seconds, rounds } = settings
+  const file = { ...facts, settings: { seconds, rounds, quick }, parts: done, ends }
   writeFileSync(join(out, 'growth.json'), JSON.stringify(file, null, 1))
 }
 say(`raw results: ${out}`)

@@ -6,10 +6,16 @@ import { cpuSeconds, processCost } from '../bed/process-cost.ts'
 
 export interface GrowthSettings {
   readonly seconds: number
+  /** Of what is measured in rounds. */
+  readonly rounds: number
   /** Smaller and fewer of everything. */
   readonly quick: boolean
   readonly say: (line: string) => void
+  /** Told of every host in turn, so that the one in use can be closed from outside. */
+  readonly use: (host: Host) => void
 }
+
+const CREATED_AT_ONCE = 8
 
 const WRITE = ['--rw=randwrite', '--bs=4k', '--iodepth=32', '--norandommap']
 const READ = ['--rw=randread', '--bs=4k', '--iodepth=32', '--norandommap']
@@ -45,6 +51,24 @@ export async function idleShare(pids: readonly number[], seconds: number): Promi
   const start = performance.now()
   await pause(seconds)
   return (cpuSeconds(pids) - before) / ((performance.now() - start) / 1000)
+}
+
+/** Volumes `v0`… with one copy each; resolves with the milliseconds that each of them took. */
+export async function createVolumes(cluster: BenchCluster, count: number, size: number): Promise<number> {
+  const names = Array.from({ length: count }, (_, i) => `v${i}`)
+  const start = performance.now()
+  const create = async (): Promise<void> => {
+    for (let name = names.pop(); name !== undefined; name = names.pop()) {
+      await cluster.api.createVolume({ namespace: 'default', name, size, replicas: 1 })
+    }
+  }
+  await Promise.all(Array.from({ length: CREATED_AT_ONCE }, create))
+  return (performance.now() - start) / count
+}
+
+/** New volumes come to rest one after another, some time after they were made. */
+export async function settle({ quick }: GrowthSettings, count: number): Promise<void> {
+  await pause(quick ? 5 : 30 + count / 20)
 }
 
 /** Stops the only node cleanly and starts it again: seconds until a client can read the volume. */

@@ -3,12 +3,11 @@ import { createVolume, startCluster } from '../bed/cluster.ts'
 import { overNbd, runFio, timed } from '../bed/fio.ts'
 import { Host } from '../bed/host.ts'
 import { cpuSeconds } from '../bed/process-cost.ts'
-import { type GrowthSettings, idleShare, memory, pause, reopen, speed } from './measure.ts'
+import { createVolumes, type GrowthSettings, idleShare, memory, reopen, settle, speed } from './measure.ts'
 import type { Part, Point } from './points.ts'
 
 const GIB = 2 ** 30
 const MIB = 2 ** 20
-const CREATED_AT_ONCE = 8
 
 /** One point on a host of its own, so that its data go away before the next one. */
 async function point(
@@ -19,18 +18,12 @@ async function point(
 ): Promise<Point> {
   settings.say(what)
   const host = new Host()
-  current = host
+  settings.use(host)
   try {
     return { x, figures: await measure(host) }
   } finally {
     await host.close()
   }
-}
-
-let current: Host | undefined
-/** For SIGINT. */
-export async function closeCurrent(): Promise<void> {
-  await current?.close()
 }
 
 export async function volumeSize(settings: GrowthSettings): Promise<Part> {
@@ -59,17 +52,8 @@ export async function volumeCount(settings: GrowthSettings): Promise<Part> {
     points.push(
       await point(settings, count, `${count} volumes on a node`, async (host) => {
         const cluster = await startCluster(host, 'node', 1)
-        const names = Array.from({ length: count }, (_, i) => `v${i}`)
-        const start = performance.now()
-        const create = async (): Promise<void> => {
-          for (let name = names.pop(); name !== undefined; name = names.pop()) {
-            await cluster.api.createVolume({ namespace: 'default', name, size: GIB, replicas: 1 })
-          }
-        }
-        await Promise.all(Array.from({ length: CREATED_AT_ONCE }, create))
-        const createMs = (performance.now() - start) / count
-        // They come to rest one after another, some time after they were made.
-        await pause(settings.quick ? 5 : 30 + count / 20)
+        const createMs = await createVolumes(cluster, count, GIB)
+        await settle(settings, count)
         const idle = await idleShare(cluster.pids, settings.quick ? 5 : 20)
         const used = memory(cluster.pids)
         const uri = `nbd+unix:///v0?socket=${cluster.nodes[0]?.socket}`

@@ -5,6 +5,7 @@
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
+import { type EndsResult, endsTable, idleLine } from '../growth/ends.ts'
 import { type Part, tableOf } from '../growth/points.ts'
 import type { Testimony } from '../system/pause-witness.ts'
 import * as report from '../system/report.ts'
@@ -25,8 +26,9 @@ interface DatabaseFile extends Facts, charts.Databases {
   readonly table: report.Table
 }
 interface GrowthFile extends Facts {
-  readonly settings: { readonly seconds: number; readonly quick: boolean }
+  readonly settings: { readonly seconds: number; readonly rounds: number; readonly quick: boolean }
   readonly parts: readonly Part[]
+  readonly ends?: EndsResult | undefined
 }
 interface TwoVolumesFile extends Facts {
   readonly settings: { readonly rounds: string; readonly seconds: string }
@@ -97,6 +99,12 @@ function putDatabases(file: DatabaseFile): void {
 }
 
 function putGrowth(file: GrowthFile): void {
+  if (file.ends !== undefined) {
+    const how = `${rounds(file.settings.rounds)} of ${file.settings.seconds} s, medians`
+    const table = report.markdown(endsTable(file.ends))
+    put('growth-ends', `${facts(file)}: ${how}.\n\n${table}\n\n${idleLine(file.ends)}`)
+  }
+  if (file.parts.length === 0) return
   const how = `one run of ${file.settings.seconds} s per figure${file.settings.quick ? ', the short form' : ''}`
   const parts = file.parts.map((part) => {
     plot(`growth-${part.key}`, charts.growthChart(part))

@@ -4,6 +4,7 @@
 #include <netinet/tcp.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <cerrno>
 
 #include "arguments.h"
@@ -38,6 +39,44 @@ Napi::Value TcpUserTimeout(const Napi::CallbackInfo& info) {
   return env.Undefined();
 }
 
+constexpr int64_t kSendPartsMax = 64;
+
+// One system call for `count` parts from `from` on, the first 64 of them. Whatever keeps the socket from taking more now, an
+// error too, is for the caller's stream to find.
+Napi::Value Send(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  int fd;
+  int64_t from;
+  int64_t count;
+  uint32_t* bounds;
+  size_t words;
+  if (!Descriptor(info, &fd) || !WordArray(info, 2, "bounds", &bounds, &words) ||
+      !Integer(info, 3, "from", 0, 1 << 30, &from) || !Integer(info, 4, "count", 1, 1 << 30, &count) ||
+      !Inside(env, "bounds", 2 * from, 2 * count, words)) {
+    return env.Undefined();
+  }
+  count = std::min(count, kSendPartsMax);
+  iovec vectors[kSendPartsMax];
+  for (int64_t i = 0; i < count; i++) {
+    napi_value part;
+    Bytes bytes;
+    if (napi_get_element(env, info[1], static_cast<uint32_t>(from + i), &part) != napi_ok) return env.Undefined();
+    if (!ByteArray(env, Napi::Value(env, part), "part", &bytes)) return env.Undefined();
+    const uint32_t start = bounds[2 * (from + i)];
+    const uint32_t end = std::max(start, bounds[2 * (from + i) + 1]);
+    if (!Inside(env, "part", start, end - start, bytes.length)) return env.Undefined();
+    vectors[i] = {bytes.data + start, end - start};
+  }
+  msghdr message{};
+  message.msg_iov = vectors;
+  message.msg_iovlen = static_cast<size_t>(count);
+  ssize_t sent;
+  do {
+    sent = sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+  } while (sent < 0 && errno == EINTR);
+  return Napi::Number::New(env, static_cast<double>(std::max<ssize_t>(sent, 0)));
+}
+
 Napi::Value AddressRest(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   Bytes bytes;
@@ -52,6 +91,7 @@ Napi::Value AddressRest(const Napi::CallbackInfo& info) {
 }  // namespace
 
 void ExportStream(Napi::Env env, Napi::Object exports) {
+  exports.Set("send", Napi::Function::New(env, Send));
   exports.Set("sendBuffer", Napi::Function::New(env, SendBuffer));
   exports.Set("tcpUserTimeout", Napi::Function::New(env, TcpUserTimeout));
   exports.Set("addressRest", Napi::Function::New(env, AddressRest));

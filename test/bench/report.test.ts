@@ -15,7 +15,7 @@ test('only what is between the markers changes', () => {
 test('the page has a place for everything that is measured', () => {
   const page = readFileSync(new URL('../../docs/performance.md', import.meta.url), 'utf8')
   const places = ['settings', 'targets', 'ratios', 'tails', 'throughput', 'latency', 'cpu', 'memory', 'databases', 'pauses']
-  for (const place of [...places, 'two-volumes', 'growth', 'model']) {
+  for (const place of [...places, 'two-volumes', 'growth', 'growth-ends', 'model']) {
     expect(() => fillPlace(page, place, 'x'), place).not.toThrow()
   }
 })

@@ -9,6 +9,7 @@
 import { Socket } from 'node:net'
 import { descriptorOf } from './descriptor.ts'
 import { native } from './native.ts'
+import { beginTurn, endTurn } from './turn.ts'
 
 export interface ByteSink {
   /**
@@ -18,7 +19,8 @@ export interface ByteSink {
   readBuffer(): Uint8Array
   /**
    * `count` bytes are at the start of `buffer`, which was `readBuffer()`. False: read no more for
-   * now.
+   * now; the socket is resumed in a later turn. What this asks to be done at the end of the turn is done
+   * before the next read.
    */
   bytesRead(count: number, buffer: Uint8Array): boolean
 }
@@ -63,7 +65,14 @@ type SocketOptions = ConstructorParameters<typeof Socket>[0]
 function readInto(sink: ByteSink) {
   return {
     buffer: () => sink.readBuffer(),
-    callback: (count: number, buffer: Uint8Array) => sink.bytesRead(count, buffer),
+    callback: (count: number, buffer: Uint8Array) => {
+      beginTurn()
+      try {
+        return sink.bytesRead(count, buffer)
+      } finally {
+        endTurn()
+      }
+    },
   }
 }
 

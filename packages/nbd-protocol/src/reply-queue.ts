@@ -14,15 +14,37 @@ import { type BufferPool, type PooledBuffer, TURN_BYTES } from './buffer-pool.ts
 /** Late replies up to this size are copied behind the others: cheaper than one more segment. */
 const COPY_BYTES_MAX = 16 * 1024
 
-/** Parallel arrays instead of an object for each segment; entries are reused. */
-interface Segments {
-  count: number
-  readonly buffers: (PooledBuffer | undefined)[]
-  readonly starts: number[]
-  readonly ends: number[]
+/** Room for so many segments at first. */
+const SEGMENTS = 16
+const NOTHING = new Uint8Array(0)
+
+/** Bytes on their way to the client: segment i is `parts[i][bounds[2 * i], bounds[2 * i + 1])`, for i below `count`. */
+export interface ReplySegments {
+  readonly count: number
+  readonly parts: readonly Uint8Array[]
+  readonly bounds: Uint32Array
 }
 
-const noSegments = (): Segments => ({ count: 0, buffers: [], starts: [], ends: [] })
+/** Parallel arrays instead of an object for each segment; entries are reused. */
+class Segments implements ReplySegments {
+  count = 0
+  readonly buffers: (PooledBuffer | undefined)[] = []
+  readonly parts: Uint8Array[] = []
+  bounds = new Uint32Array(2 * SEGMENTS)
+
+  push(buffer: PooledBuffer, start: number, end: number): void {
+    const index = this.count++
+    if (2 * index === this.bounds.length) {
+      const bounds = new Uint32Array(4 * index)
+      bounds.set(this.bounds)
+      this.bounds = bounds
+    }
+    this.buffers[index] = buffer
+    this.parts[index] = buffer.bytes
+    this.bounds[2 * index] = start
+    this.bounds[2 * index + 1] = end
+  }
+}
 
 export class ReplyQueue {
   readonly #pool: BufferPool
@@ -30,8 +52,8 @@ export class ReplyQueue {
   /** Where the open segment of the turn buffer begins. */
   #openStart = 0
   #used = 0
-  #waiting: Segments = noSegments()
-  #sending: Segments = noSegments()
+  #waiting = new Segments()
+  #sending = new Segments()
   #waitingBytes = 0
   #sendingBytes = 0
   #pinnedBytes = 0
@@ -115,30 +137,25 @@ export class ReplyQueue {
   }
 
   /**
-   * Everything that waits becomes what is being sent; the number of segments. `sent` must follow.
+   * Everything that waits becomes what is being sent. `sent` must follow.
    */
-  take(): number {
+  take(): ReplySegments {
     this.#closeOpen()
     const taken = this.#waiting
     this.#waiting = this.#sending
     this.#sending = taken
     this.#sendingBytes = this.#waitingBytes
     this.#waitingBytes = 0
-    return taken.count
-  }
-
-  /** The bytes of segment `index` of what is being sent. */
-  segment(index: number): Uint8Array {
-    const { buffers, starts, ends } = this.#sending
-    return (buffers[index] as PooledBuffer).bytes.subarray(starts[index], ends[index])
+    return taken
   }
 
   /** What was being sent has left this process. */
   sent(): void {
-    const { buffers, count } = this.#sending
+    const { buffers, parts, count } = this.#sending
     for (let i = 0; i < count; i++) {
       const buffer = buffers[i] as PooledBuffer
       buffers[i] = undefined
+      parts[i] = NOTHING
       this.#release(buffer)
     }
     this.#sending.count = 0
@@ -152,8 +169,8 @@ export class ReplyQueue {
   /** No reply is sent any more. Buffers that a read or the socket may still use are left alone. */
   close(): void {
     this.#turn = undefined
-    this.#waiting = noSegments()
-    this.#sending = noSegments()
+    this.#waiting = new Segments()
+    this.#sending = new Segments()
     this.#waitingBytes = 0
     this.#sendingBytes = 0
     this.#pinnedBytes = 0
@@ -168,11 +185,7 @@ export class ReplyQueue {
   }
 
   #push(buffer: PooledBuffer, start: number, end: number): void {
-    const waiting = this.#waiting
-    const index = waiting.count++
-    waiting.buffers[index] = buffer
-    waiting.starts[index] = start
-    waiting.ends[index] = end
+    this.#waiting.push(buffer, start, end)
   }
 
   #retire(turn: PooledBuffer): void {

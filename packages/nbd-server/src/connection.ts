@@ -9,7 +9,7 @@
 import { Socket } from 'node:net'
 import { copyBytes } from '@holdfast/base'
 import type { Completion, Errno, ExportCatalog } from '@holdfast/base'
-import { type ByteSink, giveAway, openDescriptor, openForReading, readByEvents } from '@holdfast/direct-socket'
+import { atEndOfTurn, type ByteSink, giveAway, openDescriptor, openForReading, Outlet, readByEvents } from '@holdfast/direct-socket'
 import {
   type Agreement,
   type AwayAgreement,
@@ -56,6 +56,7 @@ const HANDSHAKE_OUTPUT_BYTES_MAX = 1024 * 1024
 export class Connection implements ByteSink, TransmissionHost {
   readonly #context: ConnectionContext
   readonly #socket: Socket
+  readonly #outlet: Outlet
   readonly #handshake: Handshake | undefined
   readonly #handshakeTimer: NodeJS.Timeout | undefined
   /** Where it goes once the client has taken the last reply of the handshake. */
@@ -91,6 +92,7 @@ export class Connection implements ByteSink, TransmissionHost {
       this.#begin({ ...agreement, session: context.catalog.open(agreement.exportName, completion) })
       this.#socket = openDescriptor(fd, this)
     }
+    this.#outlet = new Outlet(this.#socket)
     this.#socket.on('end', () => this.#ended())
     this.#socket.on('error', (error) => {
       // Clients are free to go without taking the answer to their last option or to DISC.
@@ -217,7 +219,7 @@ export class Connection implements ByteSink, TransmissionHost {
   repliesReady(): void {
     if (this.#flushScheduled) return
     this.#flushScheduled = true
-    process.nextTick(flushLater, this)
+    atEndOfTurn(this.#flushLater)
   }
 
   largeReplyReady(): void {
@@ -247,8 +249,7 @@ export class Connection implements ByteSink, TransmissionHost {
 
   // --- output
 
-  /** For `flushLater` only. */
-  flushScheduled(): void {
+  readonly #flushLater = (): void => {
     this.#flushScheduled = false
     this.#flush()
   }
@@ -260,14 +261,9 @@ export class Connection implements ByteSink, TransmissionHost {
     if (this.#writing) return
     const { replies } = transmission
     if (replies.ready) {
-      const socket = this.#socket
-      const count = replies.take()
-      if (count > 1) socket.cork()
-      for (let i = 0; i < count - 1; i++) socket.write(replies.segment(i))
-      socket.write(replies.segment(count - 1), this.#written)
-      if (count > 1) socket.uncork()
-      // Nothing is left in the stream when the kernel took it all at once, which is the rule.
-      if (socket.writableLength > 0) {
+      const { parts, bounds, count } = replies.take()
+      // The kernel takes it all at once, as a rule.
+      if (!this.#outlet.send(parts, bounds, count, this.#written)) {
         this.#writing = true
         return
       }
@@ -277,10 +273,7 @@ export class Connection implements ByteSink, TransmissionHost {
     if (this.#disconnected || this.#shuttingDown) this.#closeIfDone()
   }
 
-  /**
-   * The stream handed a write to the kernel: the last one under way, or one that `#flush` saw
-   * done.
-   */
+  /** The stream handed a write to the kernel, the last one under way. */
   readonly #written = (): void => {
     if (this.#closed || this.#socket.writableLength > 0) return
     const transmission = this.#transmission
@@ -344,8 +337,4 @@ export class Connection implements ByteSink, TransmissionHost {
       return undefined
     }
   }
-}
-
-function flushLater(connection: Connection): void {
-  connection.flushScheduled()
 }

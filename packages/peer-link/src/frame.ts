@@ -30,8 +30,10 @@ const RAW_LENGTH_BYTES = 4
 const HEADER_AT = WEB_SOCKET_HEAD_BYTES_MAX + FRAME_HEAD_BYTES
 const TRAILER_BYTES_MAX = RAW_LENGTH_BYTES + WEB_SOCKET_HEAD_BYTES_MAX
 
+/** Room that `encodeHotFrame` needs. */
+export const HOT_FRAME_BYTES_MAX = HEADER_AT + HOT_HEADER_BYTES_MAX + TRAILER_BYTES_MAX
 /** Where hot heads are put together; each is copied out of it. */
-const scratch = Buffer.allocUnsafe(HEADER_AT + HOT_HEADER_BYTES_MAX + TRAILER_BYTES_MAX)
+const scratch = Buffer.allocUnsafe(HOT_FRAME_BYTES_MAX)
 
 /**
  * All of a message's frame but its payload, ready for the socket: the first fragment whole, and the WebSocket header of
@@ -44,22 +46,45 @@ export function encodeFrame(
   rawBytes: number | undefined,
   isClient: boolean,
 ): Buffer {
-  const hotEnd = encodeHotHeader(message, scratch, HEADER_AT)
-  if (hotEnd >= 0) return assemble(scratch, hotEnd - HEADER_AT, payloadBytes, rawBytes, isClient)
   const { header } = encodeMessage(message)
   const whole = Buffer.allocUnsafe(HEADER_AT + header.length + TRAILER_BYTES_MAX)
   whole.set(header, HEADER_AT)
-  return assemble(whole, header.length, payloadBytes, rawBytes, isClient)
+  const end = assemble(whole, header.length, payloadBytes, rawBytes, isClient)
+  return whole.subarray(assembledAt, end)
 }
 
-/** Puts everything around a header that is at its place in `bytes`. */
+/**
+ * The same into `into` from `at` on, without an object; needs `HOT_FRAME_BYTES_MAX` of room. Returns where it ends, or -1
+ * for a message that `encodeFrame` has to encode.
+ */
+export function encodeHotFrame(
+  message: PeerMessage,
+  payloadBytes: number,
+  rawBytes: number | undefined,
+  isClient: boolean,
+  into: Buffer,
+  at: number,
+): number {
+  const hotEnd = encodeHotHeader(message, scratch, HEADER_AT)
+  if (hotEnd < 0) return -1
+  const end = assemble(scratch, hotEnd - HEADER_AT, payloadBytes, rawBytes, isClient)
+  // Some seventy bytes: a call into the engine that copies them costs more.
+  let to = at
+  for (let from = assembledAt; from < end; from++) into[to++] = scratch[from] as number
+  return to
+}
+
+/** Where what was assembled last begins. */
+let assembledAt = 0
+
+/** Puts everything around a header that is at its place in `bytes`. Returns where it ends. */
 function assemble(
   bytes: Buffer,
   headerBytes: number,
   payloadBytes: number,
   rawBytes: number | undefined,
   isClient: boolean,
-): Buffer {
+): number {
   const frameAt = HEADER_AT - FRAME_HEAD_BYTES
   let end = HEADER_AT + headerBytes
   bytes[frameAt] = rawBytes === undefined ? 0 : FLAG_LZ4
@@ -69,7 +94,8 @@ function assemble(
   const start = frameAt - webSocketHeadBytes(firstBytes, isClient)
   writeWebSocketHead(bytes, start, payloadBytes === 0 ? OPCODE.binary | FIN : OPCODE.binary, firstBytes, isClient)
   if (payloadBytes > 0) end = writeWebSocketHead(bytes, end, OPCODE.continuation | FIN, payloadBytes, isClient)
-  return bytes === scratch ? Buffer.from(bytes.subarray(start, end)) : bytes.subarray(start, end)
+  assembledAt = start
+  return end
 }
 
 function webSocketHeadBytes(length: number, isClient: boolean): number {

@@ -1,9 +1,11 @@
 /** One open WebSocket between two nodes that have said who they are. */
 import type { Socket } from 'node:net'
 import type { Incarnation, NodeId, PeerChannel, PeerLink, PeerLinkHandler } from '@holdfast/base'
+import { atEndOfTurn } from '@holdfast/direct-socket'
 import { decodeMessage, type Hello, type PeerMessage } from '@holdfast/wire'
-import { compressed, decodeFrame, encodeFrame } from './frame.ts'
+import { compressed, decodeFrame } from './frame.ts'
 import type { FrameSocket } from './frame-socket.ts'
+import { LinkOutlet } from './link-outlet.ts'
 import { payloadPool } from './payload-pool.ts'
 
 /** Payloads at least this large are worth a try when the link is slower than its producer. */
@@ -26,10 +28,12 @@ export class WebSocketLink implements PeerLink<PeerMessage> {
   readonly incarnation: Incarnation
   readonly #frames: FrameSocket
   readonly #socket: Socket
+  readonly #outlet: LinkOutlet
   readonly #compress: boolean
   readonly #traffic: LinkTraffic
   #compressPause = 0
-  #corked = false
+  /** What gathers leaves at the end of the turn. */
+  #leaving = false
   /** Bulk waits for the message that its sender has announced. */
   #held = false
   #closed = false
@@ -40,6 +44,7 @@ export class WebSocketLink implements PeerLink<PeerMessage> {
     this.incarnation = peer.incarnation
     this.#frames = frames
     this.#socket = frames.socket
+    this.#outlet = new LinkOutlet(frames.socket, frames.isClient)
     this.#compress = compress
     this.#traffic = traffic
   }
@@ -74,36 +79,24 @@ export class WebSocketLink implements PeerLink<PeerMessage> {
       if (sent !== undefined) setImmediate(sent)
       return
     }
-    const socket = this.#socket
     const payload = 'payload' in message ? message.payload : NONE
     let bytes = 0
     for (const part of payload) bytes += part.length
-    if (bytes === 0) {
-      this.#cork()
-      socket.write(encodeFrame(message, 0, undefined, this.#frames.isClient), sent)
-      if (this.#held && !followed) this.release()
-      return
-    }
-    if (followed) this.#cork()
-    else if (!this.#corked) socket.cork()
     const smaller = this.#tryCompress(payload, bytes)
-    if (smaller === undefined) {
-      socket.write(encodeFrame(message, bytes, undefined, this.#frames.isClient))
-      for (let i = 0; i < payload.length - 1; i++) socket.write(payload[i] as Uint8Array)
-      socket.write(payload[payload.length - 1] as Uint8Array, sent)
-    } else {
-      socket.write(encodeFrame(message, smaller.length, bytes, this.#frames.isClient))
-      socket.write(smaller, sent)
-    }
+    if (smaller === undefined) this.#outlet.add(message, payload, bytes, undefined, sent)
+    else this.#outlet.add(message, [smaller], smaller.length, bytes, sent)
     // Bulk leaves at once: the other end can work on it while this one writes the same to its disk.
-    this.#held = followed
-    if (followed) return
-    this.#corked = false
-    socket.uncork()
+    const leaves = (bytes > 0 || this.#held) && !followed
+    this.#held = bytes > 0 ? followed : this.#held && followed
+    if (leaves) this.#outlet.leave()
+    else if (!this.#leaving) {
+      this.#leaving = true
+      atEndOfTurn(this.#turnEnded)
+    }
   }
 
   bufferedBytes(): number {
-    return this.#socket.writableLength
+    return this.#outlet.bytes + this.#socket.writableLength
   }
 
   giveBack(payload: readonly Uint8Array[]): void {
@@ -130,23 +123,10 @@ export class WebSocketLink implements PeerLink<PeerMessage> {
     return smaller
   }
 
-  /** All small messages of one turn leave in one system call. */
-  #cork(): void {
-    if (this.#corked) return
-    this.#corked = true
-    this.#socket.cork()
-    process.nextTick(uncorkLater, this)
-  }
-
-  /** Everything that waits leaves now. */
-  release(): void {
-    if (!this.#corked) return
-    this.#corked = false
+  readonly #turnEnded = (): void => {
+    this.#leaving = false
     this.#held = false
-    this.#socket.uncork()
+    if (this.#frames.open) this.#outlet.leave()
+    else this.#outlet.drop()
   }
-}
-
-function uncorkLater(link: WebSocketLink): void {
-  link.release()
 }

@@ -23,7 +23,7 @@ import type { KeepAwake } from './keep-awake.ts'
 import { LateEngine } from './late-engine.ts'
 import { LateMounts, openHostVolumes } from './host-volumes.ts'
 import { createLog, type NodeLog } from './logger.ts'
-import { createScheduler, cryptoRandom, systemClock } from './production-ports.ts'
+import { cryptoRandom, systemClock, systemScheduler } from './production-ports.ts'
 import { Shards } from './shards.ts'
 
 const BOOT_ID_PATH = '/proc/sys/kernel/random/boot_id'
@@ -72,7 +72,7 @@ class Assembly implements StorageNode {
   readonly serving: Promise<void>
   readonly #config: NodeConfig
   readonly #log: NodeLog
-  readonly #scheduler: Scheduler = createScheduler()
+  readonly #scheduler: Scheduler = systemScheduler
   readonly #random: Random = cryptoRandom
   readonly #late: LateEngine
   readonly #mounts = new LateMounts()

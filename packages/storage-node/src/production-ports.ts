@@ -1,6 +1,7 @@
 /** Time and randomness as they are in the world; the simulator has its own. */
 import { randomBytes, randomInt } from 'node:crypto'
 import { type Clock, instant, type Random, type Scheduler } from '@holdfast/base'
+import { atEndOfTurn } from '@holdfast/direct-socket'
 
 /** CLOCK_MONOTONIC: counts while the process is stopped, not while the machine sleeps. */
 export const systemClock: Clock = {
@@ -32,51 +33,16 @@ export function clockOfThread(origin: number): Clock {
   return { now: () => instant(performance.now() + shift), wallMs: () => Date.now() }
 }
 
-type Task = () => void
-
 /**
- * `soon` collects tasks and runs them right after the code that asked, before any later event: writes that came in
- * one piece of input make one append. Not `setImmediate`: a whole round of the event loop per write halves the rate at
- * depth 1.
+ * `soon` runs its tasks right after the code that asked, before any later event: writes that came in one piece of input
+ * make one append. Not `setImmediate`: a whole round of the event loop per write halves the rate at depth 1.
  */
-export function createScheduler(): Scheduler {
-  // Two lists that take turns and keep their size: a turn of the event loop leaves no garbage by this.
-  let queue: (Task | undefined)[] = []
-  let queued = 0
-  let other: (Task | undefined)[] = []
-  const drain = (): void => {
-    const tasks = queue
-    const count = queued
-    queue = other
-    other = tasks
-    queued = 0
-    let next = 0
-    try {
-      while (next < count) {
-        const task = tasks[next]
-        tasks[next++] = undefined
-        task?.()
-      }
-    } finally {
-      // Only after a throw: what had been asked for still happens, should the process live on.
-      if (next < count) {
-        if (queued === 0) setImmediate(drain)
-        queue = [...tasks.slice(next, count), ...queue.slice(0, queued)]
-        queued = queue.length
-        tasks.length = 0
-      }
-    }
-  }
-  return {
-    after(ms, task) {
-      const timer = setTimeout(task, ms)
-      return () => clearTimeout(timer)
-    },
-    soon(task) {
-      queue[queued++] = task
-      if (queued === 1) process.nextTick(drain)
-    },
-  }
+export const systemScheduler: Scheduler = {
+  after(ms, task) {
+    const timer = setTimeout(task, ms)
+    return () => clearTimeout(timer)
+  },
+  soon: atEndOfTurn,
 }
 
 const UINT48_COUNT = 2 ** 48

@@ -9,7 +9,7 @@ import { createShardNetwork, type ShardNetwork } from '@holdfast/peer-link'
 import { nbdLimits, openKeepAwake } from './adapters.ts'
 import type { KeepAwake } from './keep-awake.ts'
 import { createLog } from './logger.ts'
-import { clockOfThread, createScheduler, cryptoRandom } from './production-ports.ts'
+import { clockOfThread, cryptoRandom, systemScheduler } from './production-ports.ts'
 import type { FromShard, ShardBirth, ToShard } from './shard-protocol.ts'
 
 const READY_POLL_MS = 10
@@ -28,7 +28,7 @@ let starting: Promise<Running> | undefined
 async function start(self: EngineSelf): Promise<Running> {
   const { shard, node, cluster, bootId, settings, dataDir } = birth
   const network = createShardNetwork({ self: { node, incarnation: self.incarnation, cluster }, events, shard })
-  const scheduler = createScheduler()
+  const scheduler = systemScheduler
   const engine = createEngine({
     self,
     bootId,

@@ -1,0 +1,55 @@
+import { expect, it } from 'vitest'
+import { atEndOfTurn, beginTurn, endTurn } from './turn.ts'
+
+it('ends right after the code that asked and before any later event, in order', async () => {
+  const order: string[] = []
+  await new Promise<void>((resolve) => {
+    setImmediate(() => {
+      atEndOfTurn(() => {
+        order.push('first')
+        atEndOfTurn(() => order.push('asked for meanwhile'))
+      })
+      atEndOfTurn(() => order.push('second'))
+      setImmediate(() => {
+        order.push('later event')
+        resolve()
+      })
+      order.push('asking')
+    })
+  })
+  expect(order).toEqual(['asking', 'first', 'second', 'asked for meanwhile', 'later event'])
+})
+
+it('ends where it is said to, with nothing left over', async () => {
+  const order: string[] = []
+  beginTurn()
+  atEndOfTurn(() => order.push('a task'))
+  order.push('asking')
+  endTurn()
+  expect(order).toEqual(['asking', 'a task'])
+  await new Promise((resolve) => setImmediate(resolve))
+  expect(order).toHaveLength(2)
+  // The next one is none of that turn's.
+  atEndOfTurn(() => order.push('another'))
+  expect(order).toHaveLength(2)
+  await new Promise((resolve) => setImmediate(resolve))
+  expect(order.at(-1)).toBe('another')
+})
+
+it('loses no task when one throws, and the turn that threw is over', async () => {
+  const ran: number[] = []
+  beginTurn()
+  atEndOfTurn(() => ran.push(1))
+  atEndOfTurn(() => {
+    atEndOfTurn(() => ran.push(3))
+    throw new Error('x')
+  })
+  atEndOfTurn(() => ran.push(2))
+  expect(endTurn).toThrow('x')
+  expect(ran).toEqual([1])
+  await new Promise((resolve) => setImmediate(resolve))
+  expect(ran).toEqual([1, 2, 3])
+  atEndOfTurn(() => ran.push(4))
+  await new Promise((resolve) => setImmediate(resolve))
+  expect(ran).toEqual([1, 2, 3, 4])
+})
