@@ -7,8 +7,8 @@
  */
 import { assert, BLOCK_BYTES, type Lsn, type NodeId } from '@holdfast/base'
 import type { Batch, PinnedCheckpoint, ReplicaLog } from '@holdfast/volume-log'
-import type { RebuildMessage, SubscribeMessage, VolumeEpoch } from '@holdfast/wire'
-import type { InFlight } from './in-flight.ts'
+import type { AppendMessage, RebuildMessage, SubscribeMessage, VolumeEpoch } from '@holdfast/wire'
+import type { InFlight, InFlightBatch } from './in-flight.ts'
 import type { Link } from './peer-table.ts'
 
 const READ_BYTES_MAX = 1024 * 1024
@@ -16,6 +16,15 @@ const READ_BYTES_MAX = 1024 * 1024
 const REPAIRS_MAX = 1024
 /** Unsent bytes in a live member's link above which it is fed from the log again. */
 const LIVE_BACKLOG_BYTES_MAX = 64 * 1024 * 1024
+
+/** What members are sent of a batch, each the same. */
+export function appendMessage(
+  { volume, epoch }: VolumeEpoch,
+  { batch, lsn }: InFlightBatch,
+  committedLsn: Lsn,
+): AppendMessage {
+  return { type: 'append', volume, epoch, lsn, committedLsn, payload: [batch.bytes] }
+}
 
 export interface FeedOwner {
   readonly scope: VolumeEpoch
@@ -99,16 +108,16 @@ export class MemberFeed {
     this.pump()
   }
 
-  /** A batch was made: sent at once if the member is live. @param followed See `PeerLink.send`. */
-  batchSealed(batch: Batch, lsn: Lsn, endLsn: Lsn, followed: boolean): void {
+  /** A batch was made, and `message` of it: sent at once if the member is live. @param followed See `PeerLink.send`. */
+  batchSealed(message: AppendMessage, batch: Batch, endLsn: Lsn, followed: boolean): void {
     if (!this.#live || this.#ended) return
-    assert(lsn === this.#nextLsn, 'a live member gets every batch', { lsn, next: this.#nextLsn })
+    assert(message.lsn === this.#nextLsn, 'a live member gets every batch', { lsn: message.lsn, next: this.#nextLsn })
     if (this.link.bufferedBytes() > LIVE_BACKLOG_BYTES_MAX) {
       this.#live = false
       this.#owner.feedLagging(this.node)
       return
     }
-    this.#sendBatch(batch, lsn, endLsn, followed)
+    this.#sendBatch(message, batch, endLsn, followed)
   }
 
   /** The commit position moved and no batch follows to carry it. */
@@ -169,7 +178,9 @@ export class MemberFeed {
     const onDiskEnd = inFlight.head?.lsn ?? log.appendedLsn
     if (this.#nextLsn >= onDiskEnd) {
       for (const entry of inFlight) {
-        if (entry.lsn >= this.#nextLsn) this.#sendBatch(entry.batch, entry.lsn, entry.endLsn, false)
+        if (entry.lsn < this.#nextLsn) continue
+        const message = appendMessage(this.#owner.scope, entry, this.#owner.committedLsn())
+        this.#sendBatch(message, entry.batch, entry.endLsn, false)
       }
       this.#live = true
       this.#unpin()
@@ -218,20 +229,9 @@ export class MemberFeed {
     })
   }
 
-  #sendBatch(batch: Batch, lsn: Lsn, endLsn: Lsn, followed: boolean): void {
+  #sendBatch(message: AppendMessage, batch: Batch, endLsn: Lsn, followed: boolean): void {
     batch.retain()
-    this.link.send(
-      {
-        type: 'append',
-        volume: this.#owner.scope.volume,
-        epoch: this.#owner.scope.epoch,
-        lsn,
-        committedLsn: this.#owner.committedLsn(),
-        payload: [batch.bytes],
-      },
-      () => batch.release(),
-      followed,
-    )
+    this.link.send(message, batch.releaser, followed)
     this.#nextLsn = endLsn
   }
 

@@ -11,7 +11,7 @@ import type { ReplicaLog } from '@holdfast/volume-log'
 import type { SubscribeMessage, VolumeEpoch } from '@holdfast/wire'
 import type { NodeContext } from './context.ts'
 import type { InFlight, InFlightBatch } from './in-flight.ts'
-import { type FeedOwner, MemberFeed } from './member-feed.ts'
+import { appendMessage, type FeedOwner, MemberFeed } from './member-feed.ts'
 import type { Link } from './peer-table.ts'
 import type { RepairDesk } from './repair-desk.ts'
 
@@ -110,10 +110,12 @@ export class MemberFeeds implements FeedOwner {
 
   /** A batch was sealed: to all that are live. @param flushFollows Whoever must acknowledge it is to flush it, too. */
   batchSealed(entry: InFlightBatch, flushFollows: boolean): void {
+    if (this.#feeds.size === 0) return
     const { batch, endLsn } = entry
+    const message = appendMessage(this.scope, entry, this.#machine.committedLsn)
     for (const [node, feed] of this.#feeds) {
       const withFlush = flushFollows && this.#machine.member(node)?.required === true
-      feed.batchSealed(batch, entry.lsn, endLsn, withFlush)
+      feed.batchSealed(message, batch, endLsn, withFlush)
       if (withFlush) this.sendFlush(node, endLsn)
     }
   }

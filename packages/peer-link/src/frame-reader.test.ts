@@ -5,6 +5,14 @@ import { type FrameHandler, FrameReader } from './frame-reader.ts'
 
 class Got implements FrameHandler {
   readonly events: string[] = []
+  readonly #takes: boolean
+  constructor(takes: boolean) {
+    this.#takes = takes
+  }
+  /** Others are copied by the reader; that way or this, the same messages come. */
+  begins(bytes: Uint8Array, start: number, end: number): Buffer[] | undefined {
+    return this.#takes ? [Buffer.from(bytes.subarray(start, end))] : undefined
+  }
   message(fragments: Buffer[]): void {
     this.events.push(`message ${fragments.map((one) => one.toString('latin1')).join('|')}`)
   }
@@ -20,8 +28,8 @@ class Got implements FrameHandler {
 }
 
 /** Gives the bytes to a reader as a socket would: to where it wants them, `cut` at a time at most. */
-function read(bytes: Uint8Array, cut: (left: number) => number): string[] {
-  const got = new Got()
+function read(bytes: Uint8Array, cut: (left: number) => number, takes = false): string[] {
+  const got = new Got(takes)
   const reader = new FrameReader(got)
   for (let at = 0; at < bytes.length; ) {
     const into = reader.readBuffer()
@@ -65,8 +73,10 @@ describe('a reader of frames', () => {
           expected.push(kind === 'plain' ? `message ${text}` : `message head|${text}`)
           return kind === 'plain' ? wholeFrame(OPCODE.binary, payload, isClient) : fragmented(Buffer.from('head'), payload, isClient)
         })
-        let turn = 0
-        expect(read(Buffer.concat(bytes), () => pieces[turn++ % pieces.length] as number)).toEqual(expected)
+        for (const takes of [false, true]) {
+          let turn = 0
+          expect(read(Buffer.concat(bytes), () => pieces[turn++ % pieces.length] as number, takes)).toEqual(expected)
+        }
       }),
       { numRuns: 200 },
     )
@@ -80,7 +90,7 @@ describe('a reader of frames', () => {
 
   it('gives each message memory of its own', () => {
     const kept: Buffer[][] = []
-    const got = new Got()
+    const got = new Got(false)
     got.message = (fragments) => void kept.push(fragments)
     const reader = new FrameReader(got)
     for (let i = 0; i < 5; i++) {
@@ -115,7 +125,7 @@ describe('a reader of frames', () => {
   })
 
   it('lets an error of who takes the message pass', () => {
-    const got = new Got()
+    const got = new Got(false)
     got.message = () => {
       throw new Error('a bug')
     }

@@ -19,6 +19,11 @@ const HEAD_BYTES_MAX = 14
 const CONTROL_BYTES_MAX = 125
 
 export interface FrameHandler {
+  /**
+   * A first fragment, whole, in memory that is read into again. Whoever takes it returns where the others are to be added, and
+   * gets `message` with that once they are there.
+   */
+  begins(bytes: Uint8Array, start: number, end: number, isLast: boolean): Buffer[] | undefined
   /** The fragments of one message; they belong to the receiver, who may give them back to the pool. */
   message(fragments: Buffer[]): void
   ping(payload: Uint8Array): void
@@ -33,7 +38,8 @@ export class FrameReader implements ByteSink {
   /** A frame's head that came in pieces. */
   readonly #head = Buffer.alloc(HEAD_BYTES_MAX)
   #headBytes = 0
-  #fragments: Buffer[] = []
+  /** Of the message that has begun. */
+  #fragments: Buffer[] | undefined
   #messageBytes = 0
   #fragment: Buffer | undefined
   /** The rest of it, where the next read goes straight there. */
@@ -121,14 +127,14 @@ export class FrameReader implements ByteSink {
       head[this.#headBytes++] = bytes[at++] as number
       if (this.#headBytes >= 2 && this.#headBytes === headLength(head)) {
         this.#headBytes = 0
-        this.#frameBegins(head)
-        break
+        return this.#frameBegins(head, bytes, at, end)
       }
     }
     return at
   }
 
-  #frameBegins(head: Buffer): void {
+  /** `bytes[at, end)` has come behind its head. Returns where it went on to. */
+  #frameBegins(head: Buffer, bytes: Uint8Array, at: number, end: number): number {
     const first = head[0] as number
     if ((first & 0x70) !== 0) throw new WireError('a frame has a reserved bit set')
     const opcode = first & 0x0f
@@ -140,14 +146,20 @@ export class FrameReader implements ByteSink {
     } else {
       const begins = opcode === OPCODE.binary
       if (!begins && opcode !== OPCODE.continuation) throw new WireError(`a frame has opcode ${opcode}`)
-      if (begins !== (this.#fragments.length === 0)) throw new WireError('fragments of messages are mixed up')
+      if (begins !== (this.#fragments === undefined)) throw new WireError('fragments of messages are mixed up')
       this.#messageBytes += length
       if (this.#messageBytes > FRAME_BYTES_MAX) throw new WireError(`a message has ${this.#messageBytes} bytes`)
+      if (begins && length <= end - at) this.#fragments = this.#handler.begins(bytes, at, at + length, this.#final)
+      if (begins && this.#fragments !== undefined) {
+        if (this.#final) this.#messageEnded(this.#fragments)
+        return at + length
+      }
     }
     const fragment = payloadPool.take(length)
     this.#filled = 0
     if (length === 0) this.#frameEnded(fragment)
     else this.#fragment = fragment
+    return at
   }
 
   #frameEnded(payload: Buffer): void {
@@ -161,10 +173,13 @@ export class FrameReader implements ByteSink {
         return
       default:
     }
+    this.#fragments ??= []
     this.#fragments.push(payload)
-    if (!this.#final) return
-    const fragments = this.#fragments
-    this.#fragments = []
+    if (this.#final) this.#messageEnded(this.#fragments)
+  }
+
+  #messageEnded(fragments: Buffer[]): void {
+    this.#fragments = undefined
     this.#messageBytes = 0
     this.#handler.message(fragments)
   }

@@ -10,6 +10,8 @@ const POLICY_VIOLATION = 1008
 const SILENCE_MS = 20_000
 
 export interface FrameSocketHandler {
+  /** See `FrameHandler`. */
+  begins?(bytes: Uint8Array, start: number, end: number, isLast: boolean): Buffer[] | undefined
   message(fragments: Buffer[]): void
   /** Once, and nothing after it. */
   closed(reason: string): void
@@ -102,6 +104,10 @@ export class FrameSocket implements FrameHandler {
   }
 
   // --- FrameHandler
+
+  begins(bytes: Uint8Array, start: number, end: number, isLast: boolean): Buffer[] | undefined {
+    return this.#handler.begins?.(bytes, start, end, isLast)
+  }
 
   message(fragments: Buffer[]): void {
     this.#handler.message(fragments)

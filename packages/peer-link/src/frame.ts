@@ -4,7 +4,7 @@
  *
  * Two fragments, so that each is one piece of memory where it is read: the payload is never joined with its header.
  */
-import { encodeHotHeader, encodeMessage, HOT_HEADER_BYTES_MAX, type PeerMessage, WireError } from '@holdfast/wire'
+import { decodeHotMessage, encodeHotHeader, encodeMessage, HOT_HEADER_BYTES_MAX, type PeerMessage, WireError } from '@holdfast/wire'
 import { compress, decompress } from './compression.ts'
 
 export const FRAME_BYTES_MAX = 40 * 1024 * 1024
@@ -133,6 +133,23 @@ export function wholeFrame(opcode: number, payload: Uint8Array, isClient: boolea
 export function compressed(payload: Uint8Array): Buffer | undefined {
   const smaller = compress(payload)
   return smaller.length < payload.length * 0.8 ? smaller : undefined
+}
+
+/**
+ * The message that a first fragment at `[start, end)` begins, or undefined where `decodeFrame` has to look once all of it is
+ * there. The fragments of the payload are to be added to `payload`. Of `bytes` nothing is kept. Throws WireError.
+ */
+export function decodeHotFrame(
+  bytes: Uint8Array,
+  start: number,
+  end: number,
+  payload: readonly Uint8Array[],
+): PeerMessage | undefined {
+  const headerStart = start + FRAME_HEAD_BYTES
+  // A header of 256 bytes and more is none of these.
+  if (headerStart > end || bytes[start] !== 0 || headerStart + (bytes[start + 1] as number) !== end) return undefined
+  if (bytes[start + 2] !== 0 || bytes[start + 3] !== 0 || bytes[start + 4] !== 0) return undefined
+  return decodeHotMessage(bytes, headerStart, end, payload)
 }
 
 /** Takes the list over: what is left of it is the payload. Throws WireError for what is no frame. */

@@ -3,7 +3,7 @@ import type { Socket } from 'node:net'
 import type { Incarnation, NodeId, PeerChannel, PeerLink, PeerLinkHandler } from '@holdfast/base'
 import { atEndOfTurn } from '@holdfast/direct-socket'
 import { decodeMessage, type Hello, type PeerMessage } from '@holdfast/wire'
-import { compressed, decodeFrame } from './frame.ts'
+import { compressed, decodeFrame, decodeHotFrame } from './frame.ts'
 import type { FrameSocket } from './frame-socket.ts'
 import { LinkOutlet } from './link-outlet.ts'
 import { payloadPool } from './payload-pool.ts'
@@ -15,6 +15,8 @@ const SLOW_LINK_BYTES = 2 * 1024 * 1024
 /** After a try that did not pay, so many payloads go as they are. */
 const COMPRESS_PAUSE = 64
 const NONE: readonly Uint8Array[] = []
+/** Of messages that are whole already: nobody adds to it. */
+const NO_FRAGMENTS: Buffer[] = []
 
 /** Of all links of a network. */
 export interface LinkTraffic {
@@ -36,6 +38,8 @@ export class WebSocketLink implements PeerLink<PeerMessage> {
   #leaving = false
   /** Bulk waits for the message that its sender has announced. */
   #held = false
+  /** Its payload is coming. */
+  #begun: PeerMessage | undefined
   #closed = false
 
   constructor(frames: FrameSocket, peer: Hello, compress: boolean, traffic: LinkTraffic) {
@@ -52,13 +56,23 @@ export class WebSocketLink implements PeerLink<PeerMessage> {
   /** Takes what comes from now on. */
   listen(handler: PeerLinkHandler<PeerMessage>, problem: (reason: string) => void): void {
     this.#frames.handOver({
+      begins: (bytes, start, end, isLast) => {
+        const payload = isLast ? NO_FRAGMENTS : []
+        try {
+          this.#begun = decodeHotFrame(bytes, start, end, payload)
+        } catch {
+          // `message` says why, once all of it is there.
+        }
+        return this.#begun === undefined ? undefined : payload
+      },
       message: (fragments) => {
+        const begun = this.#begun
+        this.#begun = undefined
         if (this.#closed) return
         if (this.channel === 'data') this.#traffic.received++
         let message: PeerMessage
         try {
-          const { header, payload } = decodeFrame(fragments)
-          message = decodeMessage(header, payload)
+          message = begun ?? decodeWhole(fragments)
         } catch (error) {
           problem(error instanceof Error ? error.message : 'malformed frame')
           this.close('protocol error')
@@ -129,4 +143,9 @@ export class WebSocketLink implements PeerLink<PeerMessage> {
     if (this.#frames.open) this.#outlet.leave()
     else this.#outlet.drop()
   }
+}
+
+function decodeWhole(fragments: Buffer[]): PeerMessage {
+  const { header, payload } = decodeFrame(fragments)
+  return decodeMessage(header, payload)
 }

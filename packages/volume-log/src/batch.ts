@@ -156,6 +156,9 @@ export class Batch {
     if (this.#references === 0) this.#pool.put(this)
   }
 
+  /** `release`, to be handed on: made once for a batch, which is used again and again. */
+  readonly releaser = (): void => this.release()
+
   /** For the log: the header's place among `words`. */
   get headerWord(): number {
     return HEADER_AT

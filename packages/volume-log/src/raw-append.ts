@@ -15,6 +15,7 @@ import type { AppendRefusal, RawAppendDone } from './types.ts'
 const CRC_WORDS = 4096
 
 const NONE: Uint8Array[] = []
+const NOTHING = new Uint8Array(0)
 
 interface Job {
   readonly startLsn: Lsn
@@ -54,20 +55,24 @@ class Cursor {
     return this.length - this.#position
   }
 
-  /** The next piece of at most `wanted` bytes that lies in one chunk; moves behind it. */
-  take(wanted: number): Uint8Array {
-    let chunk = this.#chunks[this.#chunk]
-    while (chunk !== undefined && this.#offset === chunk.length) {
+  /** The piece that was taken last: `[start, end)` of `chunk`. No view of it, since there are two for each batch. */
+  chunk: Uint8Array = NOTHING
+  start = 0
+  end = 0
+
+  /** Takes the next piece of at most `wanted` bytes that lies in one chunk, and moves behind it; its bytes. */
+  take(wanted: number): number {
+    while (this.#chunk < this.#chunks.length && this.#offset === this.#chunks[this.#chunk]?.length) {
       this.#chunk++
       this.#offset = 0
-      chunk = this.#chunks[this.#chunk]
     }
-    if (chunk === undefined) return new Uint8Array(0)
-    const count = Math.min(wanted, chunk.length - this.#offset)
-    const piece = chunk.subarray(this.#offset, this.#offset + count)
+    this.chunk = this.#chunks[this.#chunk] ?? NOTHING
+    const count = Math.min(wanted, this.chunk.length - this.#offset)
+    this.start = this.#offset
+    this.end = this.#offset + count
     this.#offset += count
     this.#position += count
-    return piece
+    return count
   }
 }
 
@@ -257,9 +262,10 @@ export class RawAppender {
     const header = this.#header
     let filled = 0
     while (filled < BLOCK_BYTES) {
-      const piece = cursor.take(BLOCK_BYTES - filled)
-      header.bytes.set(piece, filled)
-      filled += piece.length
+      const count = cursor.take(BLOCK_BYTES - filled)
+      const { chunk, start } = cursor
+      header.bytes.set(new Uint8Array(chunk.buffer, chunk.byteOffset + start, count), filled)
+      filled += count
     }
     if (!header.check()) return 'bad-header'
     if (header.seed !== core.geometry.seed) return 'wrong-volume'
@@ -276,18 +282,17 @@ export class RawAppender {
     const { checksum } = this.#core
     let done = 0
     while (done < header.payloadBlocks) {
-      const piece = cursor.take((header.payloadBlocks - done) * BLOCK_BYTES)
-      const whole = Math.floor(piece.length / BLOCK_BYTES)
-      checksum.crc32cBlocks(piece, 0, whole, crcs, crcIndex + done)
+      const count = cursor.take((header.payloadBlocks - done) * BLOCK_BYTES)
+      const whole = Math.floor(count / BLOCK_BYTES)
+      checksum.crc32cBlocks(cursor.chunk, cursor.start, whole, crcs, crcIndex + done)
       done += whole
-      let filled = piece.length - whole * BLOCK_BYTES
+      let filled = count - whole * BLOCK_BYTES
       if (filled === 0) continue
       // A block that lies across pieces.
-      let crc = checksum.crc32c(piece, whole * BLOCK_BYTES, piece.length, 0)
+      let crc = checksum.crc32c(cursor.chunk, cursor.end - filled, cursor.end, 0)
       while (filled < BLOCK_BYTES) {
-        const next = cursor.take(BLOCK_BYTES - filled)
-        crc = checksum.crc32c(next, 0, next.length, crc)
-        filled += next.length
+        filled += cursor.take(BLOCK_BYTES - filled)
+        crc = checksum.crc32c(cursor.chunk, cursor.start, cursor.end, crc)
       }
       crcs[crcIndex + done] = crc
       done++

@@ -273,7 +273,7 @@ function readPacked(reader: protobuf.Reader, into: number[]): void {
 /** Throws WireError for whatever is not a message of ours. */
 export function decodeMessage(header: Uint8Array, payload: readonly Uint8Array[]): PeerMessage {
   try {
-    const hot = decodeHotMessage(header, payload)
+    const hot = decodeHotMessage(header, 0, header.length, payload)
     if (hot !== undefined) return hot
     return messageOf(readFields(header), payload)
   } catch (error) {

@@ -20,6 +20,8 @@ const VARINT_BYTE = 0x80
 /** Field number and wire type 0, for fields below 16. */
 const TAG = { kind: 0x08, epoch: 0x18, lsn: 0x20, committedLsn: 0x28, durableLsn: 0x30, appendedLsn: 0x38 }
 const VOLUME_TAG = 0x12
+/** Behind the kind, the tag of the volume's id and its length. */
+const VOLUME_AT = 4
 
 /**
  * As `encodeMessage`, into `into` from `at` on; needs `HOT_HEADER_BYTES_MAX` of room. Returns where the header ends, or -1
@@ -85,17 +87,23 @@ const NAMES = new Map<number, keyof typeof numbers>([
 const source: { buf: Uint8Array; pos: number; len: number } = { buf: new Uint8Array(0), pos: 0, len: 0 }
 
 /**
- * The message with this header, or undefined where `decodeMessage` has to look: another kind, an unknown field, or
- * nothing of ours. Throws WireError for a number that does not fit.
+ * The message whose header is at `[start, end)`, or undefined where `decodeMessage` has to look: another kind, an unknown
+ * field, or nothing of ours. Of `bytes` nothing is kept. Throws WireError for a number that does not fit.
  */
-export function decodeHotMessage(header: Uint8Array, payload: readonly Uint8Array[]): HotMessage | undefined {
+export function decodeHotMessage(
+  bytes: Uint8Array,
+  start: number,
+  end: number,
+  payload: readonly Uint8Array[],
+): HotMessage | undefined {
   // The kind comes first; all kinds have one byte.
-  const type = header[0] === TAG.kind ? KINDS[header[1] ?? -1] : undefined
+  const type = end - start >= VOLUME_AT && bytes[start] === TAG.kind ? KINDS[bytes[start + 1] ?? -1] : undefined
   if (!isHotType(type)) return undefined
-  const volumeEnd = 4 + (header[3] ?? 0)
-  if (header[2] !== VOLUME_TAG || volumeEnd > header.length) return undefined
-  const volume = volumeAt(header, volumeEnd)
-  if (volume === undefined || !readNumbers(header, volumeEnd)) return undefined
+  const volumeStart = start + VOLUME_AT
+  const volumeEnd = volumeStart + (bytes[volumeStart - 1] ?? 0)
+  if (bytes[start + 2] !== VOLUME_TAG || volumeEnd > end) return undefined
+  const volume = volumeAt(bytes, volumeStart, volumeEnd)
+  if (volume === undefined || !readNumbers(bytes, volumeEnd, end)) return undefined
   const reign = epoch(numbers.epoch)
   const committedLsn = lsn(numbers.committedLsn)
   switch (type) {
@@ -113,13 +121,13 @@ export function decodeHotMessage(header: Uint8Array, payload: readonly Uint8Arra
 }
 
 /** Fills `numbers`; false where there is a field that it does not know. */
-function readNumbers(header: Uint8Array, start: number): boolean {
+function readNumbers(bytes: Uint8Array, start: number, end: number): boolean {
   numbers.epoch = numbers.lsn = numbers.committedLsn = numbers.durableLsn = numbers.appendedLsn = 0
-  source.buf = header
+  source.buf = bytes
   source.pos = start
-  source.len = header.length
+  source.len = end
   while (source.pos < source.len) {
-    const name = NAMES.get(header[source.pos++] ?? -1)
+    const name = NAMES.get(bytes[source.pos++] ?? -1)
     if (name === undefined) return false
     numbers[name] = readVarint(source, false)
   }
@@ -129,18 +137,18 @@ function readNumbers(header: Uint8Array, start: number): boolean {
 /** The ids seen last, by their last byte: a string made anew would be hashed anew wherever it is looked up. */
 const recent: (VolumeId | undefined)[] = Array.from({ length: 256 }, () => undefined)
 
-/** The volume's id, which begins at byte 4; undefined for one that is not plain ASCII. */
-function volumeAt(header: Uint8Array, end: number): VolumeId | undefined {
-  const last = header[end - 1] ?? 0
+/** The volume's id; undefined for one that is not plain ASCII. */
+function volumeAt(bytes: Uint8Array, start: number, end: number): VolumeId | undefined {
+  const last = bytes[end - 1] ?? 0
   const known = recent[last]
-  if (known !== undefined && known.length === end - 4) {
-    let at = 4
-    while (at < end && known.charCodeAt(at - 4) === header[at]) at++
+  if (known !== undefined && known.length === end - start) {
+    let at = start
+    while (at < end && known.charCodeAt(at - start) === bytes[at]) at++
     if (at === end) return known
   }
   let text = ''
-  for (let at = 4; at < end; at++) {
-    const byte = header[at] ?? 0
+  for (let at = start; at < end; at++) {
+    const byte = bytes[at] ?? 0
     if (byte >= VARINT_BYTE) return undefined
     text += String.fromCharCode(byte)
   }
