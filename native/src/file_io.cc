@@ -63,7 +63,7 @@ class Courtesy {
 };
 
 // In short steps, each on the disk before the next is begun: who flushes another file meanwhile waits for one of them.
-constexpr size_t kFillStepBytes = 128 * 1024;
+constexpr size_t kFillStepBytes = 32 * 1024;
 alignas(4096) const uint8_t kZeroes[kFillStepBytes] = {};
 
 // With `wait` it leaves data on the disk, but what the filesystem has to say about them in its journal to a later
