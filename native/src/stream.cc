@@ -60,7 +60,10 @@ Napi::Value Send(const Napi::CallbackInfo& info) {
   for (int64_t i = 0; i < count; i++) {
     napi_value part;
     Bytes bytes;
-    if (napi_get_element(env, info[1], static_cast<uint32_t>(from + i), &part) != napi_ok) return env.Undefined();
+    if (napi_get_element(env, info[1], static_cast<uint32_t>(from + i), &part) != napi_ok) {
+      Napi::TypeError::New(env, "parts must be an array").ThrowAsJavaScriptException();
+      return env.Undefined();
+    }
     if (!ByteArray(env, Napi::Value(env, part), "part", &bytes)) return env.Undefined();
     const uint32_t start = bounds[2 * (from + i)];
     const uint32_t end = std::max(start, bounds[2 * (from + i) + 1]);

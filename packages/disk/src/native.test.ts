@@ -226,7 +226,7 @@ describe('the addon', () => {
       fc.constantFrom([new Uint8Array(2), 5], [undefined], 10_000, () => {}),
     )
     const functions = Object.entries(native).filter(([, value]) => typeof value === 'function')
-    expect(functions.length).toBe(21)
+    expect(functions.length).toBe(22)
     const opens = ['netlinkSocket', 'unixSocket']
     let refused = 0
     fc.assert(
