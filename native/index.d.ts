@@ -90,7 +90,7 @@ export function socketTimeout(fd: number, timeoutMs: number): void
 
 /**
  * Sends `parts[i][bounds[2 * i], bounds[2 * i + 1])` for `count` i from `from` on, 64 of them at most, without waiting.
- * How many bytes the kernel took; none, too, where the connection has an error, which whoever sends next will get.
+ * How many bytes the kernel took; none, too, where the connection has failed: whoever sends next gets an error, EPIPE perhaps.
  */
 export function send(fd: number, parts: readonly Uint8Array[], bounds: Uint32Array, from: number, count: number): number
 /** How much a stream socket holds of what the other side has not taken, in bytes; no more than the system allows. */

@@ -9,7 +9,7 @@
 import { Socket } from 'node:net'
 import { descriptorOf } from './descriptor.ts'
 import { native } from './native.ts'
-import { beginTurn, endTurn } from './turn.ts'
+import { beginTurn, breakTurn, endTurn } from './turn.ts'
 
 export interface ByteSink {
   /**
@@ -67,11 +67,15 @@ function readInto(sink: ByteSink) {
     buffer: () => sink.readBuffer(),
     callback: (count: number, buffer: Uint8Array) => {
       beginTurn()
+      let more: boolean
       try {
-        return sink.bytesRead(count, buffer)
-      } finally {
-        endTurn()
+        more = sink.bytesRead(count, buffer)
+      } catch (error) {
+        breakTurn()
+        throw error
       }
+      endTurn()
+      return more
     },
   }
 }

@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest'
-import { atEndOfTurn, beginTurn, endTurn } from './turn.ts'
+import { atEndOfTurn, beginTurn, breakTurn, endTurn } from './turn.ts'
 
 it('ends right after the code that asked and before any later event, in order', async () => {
   const order: string[] = []
@@ -52,4 +52,34 @@ it('loses no task when one throws, and the turn that threw is over', async () =>
   atEndOfTurn(() => ran.push(4))
   await new Promise((resolve) => setImmediate(resolve))
   expect(ran).toEqual([1, 2, 3, 4])
+})
+
+it('does nothing of a turn that broke before the process has had the chance to end for it', async () => {
+  const order: string[] = []
+  beginTurn()
+  atEndOfTurn(() => order.push('a task'))
+  breakTurn()
+  order.push('what was thrown is handled')
+  await new Promise((resolve) => setImmediate(resolve))
+  expect(order).toEqual(['what was thrown is handled', 'a task'])
+  beginTurn()
+  breakTurn()
+  atEndOfTurn(() => order.push('another'))
+  await new Promise((resolve) => setImmediate(resolve))
+  expect(order.at(-1)).toBe('another')
+})
+
+it('loses nothing where a turn begins and ends within a task', () => {
+  const order: number[] = []
+  beginTurn()
+  atEndOfTurn(() => order.push(1))
+  atEndOfTurn(() => {
+    beginTurn()
+    atEndOfTurn(() => order.push(3))
+    endTurn()
+    order.push(2)
+    atEndOfTurn(() => order.push(4))
+  })
+  endTurn()
+  expect(order).toEqual([1, 2, 3, 4])
 })

@@ -16,6 +16,8 @@ const READ_BYTES_MAX = 1024 * 1024
 const REPAIRS_MAX = 1024
 /** Unsent bytes in a live member's link above which it is fed from the log again. */
 const LIVE_BACKLOG_BYTES_MAX = 64 * 1024 * 1024
+/** Unsent bytes in a link from which on it gets copies of batches: of a small one it would keep a buffer of half a MiB from being used again. */
+const COPIED_BACKLOG_BYTES = 1024 * 1024
 
 /** What members are sent of a batch, each the same. */
 export function appendMessage(
@@ -230,9 +232,13 @@ export class MemberFeed {
   }
 
   #sendBatch(message: AppendMessage, batch: Batch, endLsn: Lsn, followed: boolean): void {
+    this.#nextLsn = endLsn
+    if (this.link.bufferedBytes() > COPIED_BACKLOG_BYTES && batch.bytes.length < batch.buffer.length / 2) {
+      this.link.send({ ...message, payload: [batch.bytes.slice()] }, undefined, followed)
+      return
+    }
     batch.retain()
     this.link.send(message, batch.releaser, followed)
-    this.#nextLsn = endLsn
   }
 
   #startRebuild(subscribe: SubscribeMessage): void {

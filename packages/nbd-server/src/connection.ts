@@ -279,13 +279,15 @@ export class Connection implements ByteSink, TransmissionHost {
     const transmission = this.#transmission
     if (this.#leaving !== undefined) {
       this.#leaveIfSent()
-    } else if (transmission === undefined) {
-      this.#resume()
-    } else if (this.#writing) {
-      this.#writing = false
-      transmission.replies.sent()
-      transmission.repliesSent()
-      this.#flush()
+    } else {
+      if (transmission !== undefined && this.#writing) {
+        this.#writing = false
+        transmission.replies.sent()
+        transmission.repliesSent()
+        this.#flush()
+      }
+      // It was paused while the replies of the handshake were not taken; a stash is for `capacityAvailable`.
+      if (this.#stash === undefined) this.#resume()
     }
   }
 

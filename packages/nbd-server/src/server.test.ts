@@ -12,6 +12,8 @@ import { type NbdServer, startNbdServer } from './server.ts'
 import { MemoryCatalog, MemoryExport } from './testing/memory-catalog.ts'
 
 const SIZE = 8 * 1024 * 1024
+const NBD_OPT_EXPORT_NAME = 1
+const NBD_OPT_LIST = 3
 const READ = 0
 const WRITE = 1
 const DISC = 2
@@ -167,6 +169,33 @@ describe.each([true, false])('with direct reads: %s', (directReads) => {
       const data = await client.take(length)
       expect(data.equals(memory.bytes.subarray(i * 1000, i * 1000 + length))).toBe(true)
     }
+  })
+
+  test('a client that asks much and takes the answers of its handshake late is served all the same', async () => {
+    const name = 'v'.repeat(4000)
+    const memory = new MemoryExport(name, SIZE)
+    memory.bytes.set(pattern(SIZE, 5))
+    const server = await start(memory, {}, { directReads })
+    const client = new Client(server.addresses[0] as NbdListener)
+    await client.take(18)
+    client.socket.pause()
+    const option = (number: number): Buffer => {
+      const bytes = Buffer.alloc(16)
+      bytes.write('IHAVEOPT', 0)
+      bytes.writeUInt32BE(number, 8)
+      return bytes
+    }
+    const flags = Buffer.from([0, 0, 0, 3])
+    const lists = Array.from({ length: 800 }, () => option(NBD_OPT_LIST))
+    // All in one chunk, more than 3 MB of answers.
+    client.socket.write(Buffer.concat([flags, ...lists, option(NBD_OPT_EXPORT_NAME), header(READ, 7, 4096, 4096)]))
+    await sleep(50)
+    client.socket.resume()
+    await client.take(lists.length * (20 + 4 + name.length + 20) + 10)
+    expect(await client.reply()).toEqual([0, 7])
+    expect((await client.take(4096)).equals(memory.bytes.subarray(4096, 8192))).toBe(true)
+    client.socket.write(header(READ, 8, 0, 4096))
+    expect(await client.reply()).toEqual([0, 8])
   })
 
   test('writes beyond the bound wait in the socket until earlier ones are answered', async () => {

@@ -1,6 +1,7 @@
 /**
  * Takes WebSocket frames (RFC 6455 section 5.2) apart as they come from a socket. A large payload is read from the socket
- * straight to where it stays; everything else is copied once out of the buffer that all links are read to.
+ * straight to where it stays; everything else is copied once out of the buffer that all links are read to, or taken from there by
+ * the handler.
  *
  * Invariant: `#fragment` is where the next payload bytes go, and undefined while a frame's head is awaited.
  */
@@ -24,7 +25,7 @@ export interface FrameHandler {
    * gets `message` with that once they are there.
    */
   begins(bytes: Uint8Array, start: number, end: number, isLast: boolean): Buffer[] | undefined
-  /** The fragments of one message; they belong to the receiver, who may give them back to the pool. */
+  /** The fragments of one message, no empty ones behind the first; they belong to the receiver, who may give them back to the pool. */
   message(fragments: Buffer[]): void
   ping(payload: Uint8Array): void
   /** The other end says why it closes. */
@@ -173,9 +174,9 @@ export class FrameReader implements ByteSink {
         return
       default:
     }
-    this.#fragments ??= []
-    this.#fragments.push(payload)
-    if (this.#final) this.#messageEnded(this.#fragments)
+    const fragments = (this.#fragments ??= [payload])
+    if (fragments[0] !== payload && payload.length > 0) fragments.push(payload)
+    if (this.#final) this.#messageEnded(fragments)
   }
 
   #messageEnded(fragments: Buffer[]): void {

@@ -159,14 +159,9 @@ export function decodeFrame(fragments: Buffer[]): Frame {
   const headerEnd = FRAME_HEAD_BYTES + head.readUInt32LE(1)
   if (headerEnd > head.length) throw new WireError('a header is longer than its frame')
   const header = head.subarray(FRAME_HEAD_BYTES, headerEnd)
-  if ((head[0] ?? 0) !== FLAG_LZ4) return { header, payload: withoutEmpty(fragments) }
+  if ((head[0] ?? 0) !== FLAG_LZ4) return { header, payload: fragments }
   if (head.length < headerEnd + RAW_LENGTH_BYTES) throw new WireError('a frame lacks its raw length')
   const rawBytes = head.readUInt32LE(headerEnd)
   if (rawBytes > FRAME_BYTES_MAX) throw new WireError('a frame is too large')
   return { header, payload: [decompress(Buffer.concat(fragments), rawBytes)] }
-}
-
-function withoutEmpty(parts: Buffer[]): Buffer[] {
-  for (const part of parts) if (part.length === 0) return parts.filter(({ length }) => length > 0)
-  return parts
 }

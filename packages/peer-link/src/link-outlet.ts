@@ -11,6 +11,7 @@ import { encodeFrame, encodeHotFrame, HOT_FRAME_BYTES_MAX } from './frame.ts'
 const GATHERED_BYTES = 16 * 1024
 /** Of a payload; more are joined. */
 const PARTS_MAX = 32
+const NOTHING = new Uint8Array(0)
 
 export class LinkOutlet {
   readonly #outlet: Outlet
@@ -27,7 +28,7 @@ export class LinkOutlet {
   #sent: (() => void)[] = []
   /** The other one of two lists that take turns. */
   #called: (() => void)[] = []
-  /** The same of what the stream has, in order. */
+  /** The same of what the stream has, in order: a list for each time that it was given something. */
   readonly #queued: (() => void)[][] = []
 
   constructor(socket: Socket, isClient: boolean) {
@@ -48,7 +49,7 @@ export class LinkOutlet {
     sent: (() => void) | undefined,
   ): void {
     if (payloadBytes > 0 && this.#payloadParts > 0) this.leave()
-    if (this.#used + HOT_FRAME_BYTES_MAX > GATHERED_BYTES) this.leave()
+    if (this.#used + HOT_FRAME_BYTES_MAX > this.#gathered.length) this.leave()
     const end = encodeHotFrame(message, payloadBytes, rawBytes, this.#isClient, this.#gathered, this.#used)
     if (end >= 0) this.#used = end
     else this.#addHead(encodeFrame(message, payloadBytes, rawBytes, this.#isClient))
@@ -62,8 +63,8 @@ export class LinkOutlet {
   }
 
   #addHead(head: Buffer): void {
-    if (this.#used + head.length > GATHERED_BYTES) this.leave()
-    if (head.length > GATHERED_BYTES) this.#gathered = Buffer.allocUnsafeSlow(head.length)
+    if (this.#used + head.length > this.#gathered.length) this.leave()
+    if (head.length > this.#gathered.length) this.#gathered = Buffer.allocUnsafeSlow(Math.max(head.length, GATHERED_BYTES))
     this.#gathered.set(head, this.#used)
     this.#used += head.length
   }
@@ -78,26 +79,32 @@ export class LinkOutlet {
   leave(): void {
     if (this.#used === 0) return
     const gathered = this.#gathered
+    const used = this.#used
     const payloadParts = this.#payloadParts
-    this.#place(0, gathered, 0, payloadParts === 0 ? this.#used : this.#payloadAt)
+    this.#place(0, gathered, 0, payloadParts === 0 ? used : this.#payloadAt)
     let count = 1 + payloadParts
-    if (payloadParts > 0 && this.#used > this.#payloadAt) this.#place(count++, gathered, this.#payloadAt, this.#used)
+    if (payloadParts > 0 && used > this.#payloadAt) this.#place(count++, gathered, this.#payloadAt, used)
     this.#used = this.#payloadParts = this.#payloadBytes = 0
     const left = this.#outlet.send(this.#parts, this.#bounds, count, this.#queuedSent)
     const sent = this.#sent
-    // The stream still needs it.
-    if (!left || gathered.length > GATHERED_BYTES) this.#gathered = Buffer.allocUnsafeSlow(GATHERED_BYTES)
     // Nobody's memory is held on to.
-    for (let i = 0; i < count; i++) this.#parts[i] = this.#gathered
-    if (left) {
-      this.#sent = this.#called
-      this.#called = sent
-      for (let i = 0; i < sent.length; i++) sent[i]?.()
-      sent.length = 0
-    } else {
+    for (let i = 0; i < count; i++) this.#parts[i] = NOTHING
+    if (!left) {
+      // The stream still needs it. What is behind is used first: a peer that takes nothing is sent many small messages.
+      const room = gathered.length - used >= HOT_FRAME_BYTES_MAX
+      this.#gathered = room ? gathered.subarray(used) : Buffer.allocUnsafeSlow(GATHERED_BYTES)
       this.#sent = []
       this.#queued.push(sent)
+      return
     }
+    if (gathered.length !== GATHERED_BYTES) this.#gathered = Buffer.allocUnsafeSlow(GATHERED_BYTES)
+    if (sent.length === 0) return
+    // Not the list that is gone through: one that is called may send something.
+    this.#sent = this.#called
+    this.#called = []
+    for (let i = 0; i < sent.length; i++) sent[i]?.()
+    sent.length = 0
+    this.#called = sent
   }
 
   /** The link is closed: nothing leaves any more. */

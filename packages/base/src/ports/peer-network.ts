@@ -25,7 +25,7 @@ export interface PeerLink<Message> {
   readonly incarnation: Incarnation
   /**
    * Queues one message. `sent` is called when its payload buffers are no longer needed (handed to
-   * the kernel, or the link closed). Messages on a closed link are dropped. `followed` says that
+   * the kernel, or the link closed), perhaps before `send` returns. Messages on a closed link are dropped. `followed` says that
    * another one is about to follow: both leave together, at once then or else at the end of the turn.
    */
   send(message: Message, sent?: () => void, followed?: boolean): void
