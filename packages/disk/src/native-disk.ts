@@ -115,7 +115,7 @@ class NativeDisk implements Disk {
     const target = this.#at(path)
     replaceFile(this.#unfinished(target), target, chunks).then(
       () => this.syncDirectory(dirname(path), done),
-      (error: unknown) => done(diskError(error)),
+      (error: unknown) => outsidePromise(() => done(diskError(error))),
     )
   }
 
@@ -134,9 +134,10 @@ class NativeDisk implements Disk {
         // not outlive the host before the contents must.
         const owed = options.createBytes !== undefined
         const syncName = (then: DiskDone): void => this.syncDirectory(dirname(path), then)
-        done(undefined, new NativeFile(fd, this.#gate, this.#large, owed ? syncName : undefined))
+        const file = new NativeFile(fd, this.#gate, this.#large, owed ? syncName : undefined)
+        outsidePromise(() => done(undefined, file))
       },
-      (error: unknown) => done(diskError(error), undefined),
+      (error: unknown) => outsidePromise(() => done(diskError(error), undefined)),
     )
   }
 
@@ -236,6 +237,9 @@ function openIfThere(path: string): number | undefined {
     throw error
   }
 }
+
+/** What throws within a promise ends the process only when the tasks of the turn have run, on whatever state it left behind. */
+const outsidePromise = queueMicrotask
 
 /** Durably where there is a gate. */
 async function fillWithZeroes(fd: number, bytes: number, gate: SyncGate | undefined): Promise<void> {

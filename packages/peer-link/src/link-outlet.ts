@@ -48,8 +48,8 @@ export class LinkOutlet {
     rawBytes: number | undefined,
     sent: (() => void) | undefined,
   ): void {
-    if (payloadBytes > 0 && this.#payloadParts > 0) this.leave()
-    if (this.#used + HOT_FRAME_BYTES_MAX > this.#gathered.length) this.leave()
+    // More than once where somebody whose message has left sends another.
+    while (this.#hasNoRoom(HOT_FRAME_BYTES_MAX, payloadBytes)) this.leave()
     const end = encodeHotFrame(message, payloadBytes, rawBytes, this.#isClient, this.#gathered, this.#used)
     if (end >= 0) this.#used = end
     else this.#addHead(encodeFrame(message, payloadBytes, rawBytes, this.#isClient))
@@ -62,8 +62,12 @@ export class LinkOutlet {
     for (let i = 0; i < parts.length; i++) this.#place(i + 1, parts[i] as Uint8Array, 0, (parts[i] as Uint8Array).length)
   }
 
+  #hasNoRoom(headBytes: number, payloadBytes: number): boolean {
+    return (payloadBytes > 0 && this.#payloadParts > 0) || this.#used + headBytes > this.#gathered.length
+  }
+
   #addHead(head: Buffer): void {
-    if (this.#used + head.length > this.#gathered.length) this.leave()
+    while (this.#used > 0 && this.#hasNoRoom(head.length, 0)) this.leave()
     if (head.length > this.#gathered.length) this.#gathered = Buffer.allocUnsafeSlow(Math.max(head.length, GATHERED_BYTES))
     this.#gathered.set(head, this.#used)
     this.#used += head.length

@@ -98,7 +98,7 @@ export class WebSocketLink implements PeerLink<PeerMessage> {
     for (const part of payload) bytes += part.length
     const smaller = this.#tryCompress(payload, bytes)
     if (smaller === undefined) this.#outlet.add(message, payload, bytes, undefined, sent)
-    else this.#outlet.add(message, [smaller], smaller.length, bytes, sent)
+    else this.#outlet.add(message, [smaller], smaller.length, bytes, undefined)
     // Bulk leaves at once: the other end can work on it while this one writes the same to its disk.
     const leaves = (bytes > 0 || this.#held) && !followed
     this.#held = bytes > 0 ? followed : this.#held && followed
@@ -107,6 +107,8 @@ export class WebSocketLink implements PeerLink<PeerMessage> {
       this.#leaving = true
       atEndOfTurn(this.#turnEnded)
     }
+    // What was compressed is needed no more.
+    if (smaller !== undefined) sent?.()
   }
 
   bufferedBytes(): number {
