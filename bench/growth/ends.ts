@@ -59,13 +59,17 @@ async function rounds(host: Host, settings: GrowthSettings, pair: readonly [End,
 }
 
 async function sizes(host: Host, settings: GrowthSettings): Promise<Ends[]> {
-  const end = async (gib: number): Promise<End> => {
+  const start = async (gib: number) => {
     const cluster = await startCluster(host, `size-${gib}`, 1)
-    const { uri } = await createVolume(cluster, 'v', 1, gib * GIB)
-    return { uri, spans: { ', 1 GiB to 4 TiB': GIB, ' all over it, 1 GiB to 4 TiB': gib * GIB } }
+    return { gib, uri: (await createVolume(cluster, 'v', 1, gib * GIB)).uri }
   }
   settings.say('a volume of 1 GiB beside one of 4 TiB')
-  return rounds(host, settings, [await end(1), await end(4096)])
+  const [small, large] = [await start(1), await start(4096)]
+  const same = ({ uri }: { uri: string }): End => ({ uri, spans: { ', 1 GiB to 4 TiB': GIB } })
+  const all = ({ uri, gib }: { uri: string; gib: number }): End => ({ uri, spans: { ' all over it, 1 GiB to 4 TiB': gib * GIB } })
+  // The same blocks in both first: what is written all over the large one lies between them from then on.
+  const first = await rounds(host, settings, [same(small), same(large)])
+  return [...first, ...(await rounds(host, settings, [all(small), all(large)]))]
 }
 
 async function counts(host: Host, settings: GrowthSettings): Promise<EndsResult> {
