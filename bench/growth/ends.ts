@@ -3,10 +3,10 @@
  * runs, as the other parts make them, lie further apart than what is asked for here.
  */
 import { createVolume, startCluster } from '../bed/cluster.ts'
-import { Host } from '../bed/host.ts'
+import type { Host } from '../bed/host.ts'
 import { figure, spread, type Table } from '../system/report.ts'
 import { median, ratio } from '../system/statistics.ts'
-import { createVolumes, type GrowthSettings, idleShare, memory, settle, speed } from './measure.ts'
+import { alone, createVolumes, type GrowthSettings, idleShare, memory, settle, speed } from './measure.ts'
 
 const GIB = 2 ** 30
 const MIB = 2 ** 20
@@ -34,24 +34,22 @@ export interface EndsResult {
 
 interface End {
   readonly uri: string
-  /** Bytes from the beginning of the volume that requests go to, by the end of the figures' titles. */
-  readonly spans: Readonly<Record<string, number>>
+  /** Bytes from the beginning of the volume that requests go to. */
+  readonly span: number
 }
 
-/** Rounds of both, each first in every other one; the first round warms up and doesn't count. */
-async function rounds(host: Host, settings: GrowthSettings, pair: readonly [End, End]): Promise<Ends[]> {
+/** Rounds of both, each first in every other one; the first round warms up and doesn't count. Titles end with `suffix`. */
+async function rounds(host: Host, settings: GrowthSettings, suffix: string, pair: readonly [End, End]): Promise<Ends[]> {
   const figures = new Map<string, [number[], number[]]>()
   for (let round = 0; round <= settings.rounds; round++) {
     settings.say(round === 0 ? 'warming up' : `round ${round} of ${settings.rounds}`)
-    for (const suffix of Object.keys(pair[0].spans)) {
-      for (const side of round % 2 === 0 ? ([0, 1] as const) : ([1, 0] as const)) {
-        const { uri, spans } = pair[side]
-        const measured = await speed(host, uri, spans[suffix] ?? GIB, settings.seconds, suffix)
-        for (const [title, value] of Object.entries(measured)) {
-          const both = figures.get(title) ?? [[], []]
-          figures.set(title, both)
-          if (round > 0) both[side].push(value)
-        }
+    for (const side of round % 2 === 0 ? ([0, 1] as const) : ([1, 0] as const)) {
+      const { uri, span } = pair[side]
+      const measured = await speed(host, uri, span, settings.seconds, suffix)
+      for (const [title, value] of Object.entries(measured)) {
+        const both = figures.get(title) ?? [[], []]
+        figures.set(title, both)
+        if (round > 0) both[side].push(value)
       }
     }
   }
@@ -59,17 +57,16 @@ async function rounds(host: Host, settings: GrowthSettings, pair: readonly [End,
 }
 
 async function sizes(host: Host, settings: GrowthSettings): Promise<Ends[]> {
-  const start = async (gib: number) => {
+  const start = async (gib: number): Promise<End> => {
     const cluster = await startCluster(host, `size-${gib}`, 1)
-    return { gib, uri: (await createVolume(cluster, 'v', 1, gib * GIB)).uri }
+    const { uri } = await createVolume(cluster, 'v', 1, gib * GIB)
+    return { uri, span: gib * GIB }
   }
   settings.say('a volume of 1 GiB beside one of 4 TiB')
   const [small, large] = [await start(1), await start(4096)]
-  const same = ({ uri }: { uri: string }): End => ({ uri, spans: { ', 1 GiB to 4 TiB': GIB } })
-  const all = ({ uri, gib }: { uri: string; gib: number }): End => ({ uri, spans: { ' all over it, 1 GiB to 4 TiB': gib * GIB } })
   // The same blocks in both first: what is written all over the large one lies between them from then on.
-  const first = await rounds(host, settings, [same(small), same(large)])
-  return [...first, ...(await rounds(host, settings, [all(small), all(large)]))]
+  const same = await rounds(host, settings, ', 1 GiB to 4 TiB', [small, { ...large, span: small.span }])
+  return [...same, ...(await rounds(host, settings, ' all over it, 1 GiB to 4 TiB', [small, large]))]
 }
 
 async function counts(host: Host, settings: GrowthSettings): Promise<EndsResult> {
@@ -78,7 +75,7 @@ async function counts(host: Host, settings: GrowthSettings): Promise<EndsResult>
     const cluster = await startCluster(host, `count-${count}`, 1)
     await createVolumes(cluster, count, GIB)
     const uri = `nbd+unix:///v0?socket=${cluster.nodes[0]?.socket}`
-    return { cluster, uri, spans: { [`, 1 to ${most} volumes`]: 256 * MIB } }
+    return { cluster, uri, span: 256 * MIB }
   }
   settings.say(`a node with one volume beside one with ${most}`)
   const pair = [await end(1), await end(most)] as const
@@ -87,21 +84,12 @@ async function counts(host: Host, settings: GrowthSettings): Promise<EndsResult>
   const shares: number[] = []
   for (let round = 0; round < settings.rounds; round++) shares.push(await idleShare(pids, settings.quick ? 5 : 20))
   const idle = { volumes: most, memoryMiB: memory(pids)['memory (MiB)'] ?? Number.NaN, shares }
-  return { ends: await rounds(host, settings, pair), idle }
+  return { ends: await rounds(host, settings, `, 1 to ${most} volumes`, pair), idle }
 }
 
 export async function measureEnds(settings: GrowthSettings): Promise<EndsResult> {
-  const alone = async <Result>(body: (host: Host, settings: GrowthSettings) => Promise<Result>): Promise<Result> => {
-    const host = new Host()
-    settings.use(host)
-    try {
-      return await body(host, settings)
-    } finally {
-      await host.close()
-    }
-  }
-  const bySize = await alone(sizes)
-  const byCount = await alone(counts)
+  const bySize = await alone(settings, (host) => sizes(host, settings))
+  const byCount = await alone(settings, (host) => counts(host, settings))
   return { ends: [...bySize, ...byCount.ends], idle: byCount.idle }
 }
 

@@ -1,7 +1,7 @@
 /** The measurements that several parts of the growth benchmark make. */
 import { type BenchCluster, startNode } from '../bed/cluster.ts'
 import { overNbd, runFio, timed } from '../bed/fio.ts'
-import { type Host, until } from '../bed/host.ts'
+import { Host, until } from '../bed/host.ts'
 import { cpuSeconds, processCost } from '../bed/process-cost.ts'
 
 export interface GrowthSettings {
@@ -19,6 +19,17 @@ const CREATED_AT_ONCE = 8
 
 const WRITE = ['--rw=randwrite', '--bs=4k', '--iodepth=32', '--norandommap']
 const READ = ['--rw=randread', '--bs=4k', '--iodepth=32', '--norandommap']
+
+/** With a host of its own, so that its data go away before the next one. */
+export async function alone<Result>({ use }: GrowthSettings, body: (host: Host) => Promise<Result>): Promise<Result> {
+  const host = new Host()
+  use(host)
+  try {
+    return await body(host)
+  } finally {
+    await host.close()
+  }
+}
 
 /** 4 KiB random writes, then reads, at depth 32 within the first `span` bytes. */
 export async function speed(

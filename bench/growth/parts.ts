@@ -1,15 +1,14 @@
 /** The parts of the growth benchmark; each on nodes of its own. */
 import { createVolume, startCluster } from '../bed/cluster.ts'
 import { overNbd, runFio, timed } from '../bed/fio.ts'
-import { Host } from '../bed/host.ts'
+import type { Host } from '../bed/host.ts'
 import { cpuSeconds } from '../bed/process-cost.ts'
-import { createVolumes, type GrowthSettings, idleShare, memory, reopen, settle, speed } from './measure.ts'
+import { alone, createVolumes, type GrowthSettings, idleShare, memory, reopen, settle, speed } from './measure.ts'
 import type { Part, Point } from './points.ts'
 
 const GIB = 2 ** 30
 const MIB = 2 ** 20
 
-/** One point on a host of its own, so that its data go away before the next one. */
 async function point(
   settings: GrowthSettings,
   x: number,
@@ -17,13 +16,7 @@ async function point(
   measure: (host: Host) => Promise<Record<string, number>>,
 ): Promise<Point> {
   settings.say(what)
-  const host = new Host()
-  settings.use(host)
-  try {
-    return { x, figures: await measure(host) }
-  } finally {
-    await host.close()
-  }
+  return { x, figures: await alone(settings, measure) }
 }
 
 export async function volumeSize(settings: GrowthSettings): Promise<Part> {

@@ -36,7 +36,33 @@ it('ends where it is said to, with nothing left over', async () => {
   expect(order.at(-1)).toBe('another')
 })
 
-it('loses no task when one throws, and the turn that threw is over', async () => {
+it('loses no task when one throws', async () => {
+  const thrown: unknown[] = []
+  const listeners = process.listeners('uncaughtException')
+  process.removeAllListeners('uncaughtException')
+  process.on('uncaughtException', (error) => thrown.push(error))
+  try {
+    const ran: number[] = []
+    await new Promise<void>((resolve) => {
+      atEndOfTurn(() => ran.push(1))
+      atEndOfTurn(() => {
+        atEndOfTurn(() => {
+          ran.push(3)
+          resolve()
+        })
+        throw new Error('x')
+      })
+      atEndOfTurn(() => ran.push(2))
+    })
+    expect(ran).toEqual([1, 2, 3])
+    expect(thrown).toEqual([new Error('x')])
+  } finally {
+    process.removeAllListeners('uncaughtException')
+    for (const listener of listeners) process.on('uncaughtException', listener)
+  }
+})
+
+it('loses none when one throws in a turn that ends where it is said to, and that turn is over', async () => {
   const ran: number[] = []
   beginTurn()
   atEndOfTurn(() => ran.push(1))

@@ -618,7 +618,7 @@ export class LocalPrimary implements VolumeTarget, UnalignedOwner, RelocationHos
     const flushFollows = flushExpected && this.#flushes.anticipate(endLsn)
     const entry = { batch, lsn: start, endLsn, requests, written: false }
     this.inFlight.push(entry)
-    this.members.batchSealed(entry, flushFollows)
+    this.members.batchSealed(batch, flushFollows)
     const atOnce = this.log.append(batch, (error) => {
       if (error !== undefined) {
         this.#owner.failed(`the log can't be written: ${error.message}`)

@@ -8,7 +8,7 @@
 import { assert, BLOCK_BYTES, type Lsn, type NodeId } from '@holdfast/base'
 import type { Batch, PinnedCheckpoint, ReplicaLog } from '@holdfast/volume-log'
 import type { AppendMessage, RebuildMessage, SubscribeMessage, VolumeEpoch } from '@holdfast/wire'
-import type { InFlight, InFlightBatch } from './in-flight.ts'
+import type { InFlight } from './in-flight.ts'
 import type { Link } from './peer-table.ts'
 
 const READ_BYTES_MAX = 1024 * 1024
@@ -20,12 +20,8 @@ const LIVE_BACKLOG_BYTES_MAX = 64 * 1024 * 1024
 const COPIED_BACKLOG_BYTES = 1024 * 1024
 
 /** What members are sent of a batch, each the same. */
-export function appendMessage(
-  { volume, epoch }: VolumeEpoch,
-  { batch, lsn }: InFlightBatch,
-  committedLsn: Lsn,
-): AppendMessage {
-  return { type: 'append', volume, epoch, lsn, committedLsn, payload: [batch.bytes] }
+export function appendMessage({ volume, epoch }: VolumeEpoch, { lsn, bytes }: Batch, committedLsn: Lsn): AppendMessage {
+  return { type: 'append', volume, epoch, lsn, committedLsn, payload: [bytes] }
 }
 
 export interface FeedOwner {
@@ -111,7 +107,7 @@ export class MemberFeed {
   }
 
   /** A batch was made, and `message` of it: sent at once if the member is live. @param followed See `PeerLink.send`. */
-  batchSealed(message: AppendMessage, batch: Batch, endLsn: Lsn, followed: boolean): void {
+  batchSealed(message: AppendMessage, batch: Batch, followed: boolean): void {
     if (!this.#live || this.#ended) return
     assert(message.lsn === this.#nextLsn, 'a live member gets every batch', { lsn: message.lsn, next: this.#nextLsn })
     if (this.link.bufferedBytes() > LIVE_BACKLOG_BYTES_MAX) {
@@ -119,7 +115,7 @@ export class MemberFeed {
       this.#owner.feedLagging(this.node)
       return
     }
-    this.#sendBatch(message, batch, endLsn, followed)
+    this.#sendBatch(message, batch, followed)
   }
 
   /** The commit position moved and no batch follows to carry it. */
@@ -181,8 +177,8 @@ export class MemberFeed {
     if (this.#nextLsn >= onDiskEnd) {
       for (const entry of inFlight) {
         if (entry.lsn < this.#nextLsn) continue
-        const message = appendMessage(this.#owner.scope, entry, this.#owner.committedLsn())
-        this.#sendBatch(message, entry.batch, entry.endLsn, false)
+        const message = appendMessage(this.#owner.scope, entry.batch, this.#owner.committedLsn())
+        this.#sendBatch(message, entry.batch, false)
       }
       this.#live = true
       this.#unpin()
@@ -231,8 +227,8 @@ export class MemberFeed {
     })
   }
 
-  #sendBatch(message: AppendMessage, batch: Batch, endLsn: Lsn, followed: boolean): void {
-    this.#nextLsn = endLsn
+  #sendBatch(message: AppendMessage, batch: Batch, followed: boolean): void {
+    this.#nextLsn = batch.endLsn
     if (this.link.bufferedBytes() > COPIED_BACKLOG_BYTES && batch.bytes.length < batch.buffer.length / 2) {
       this.link.send({ ...message, payload: [batch.bytes.slice()] }, undefined, followed)
       return

@@ -7,10 +7,10 @@
  */
 import { type Lsn, lsn, type NodeId, type VolumeRecord } from '@holdfast/base'
 import type { Primary } from '@holdfast/replication'
-import type { ReplicaLog } from '@holdfast/volume-log'
+import type { Batch, ReplicaLog } from '@holdfast/volume-log'
 import type { SubscribeMessage, VolumeEpoch } from '@holdfast/wire'
 import type { NodeContext } from './context.ts'
-import type { InFlight, InFlightBatch } from './in-flight.ts'
+import type { InFlight } from './in-flight.ts'
 import { appendMessage, type FeedOwner, MemberFeed } from './member-feed.ts'
 import type { Link } from './peer-table.ts'
 import type { RepairDesk } from './repair-desk.ts'
@@ -109,14 +109,13 @@ export class MemberFeeds implements FeedOwner {
   // --- what they are sent
 
   /** A batch was sealed: to all that are live. @param flushFollows Whoever must acknowledge it is to flush it, too. */
-  batchSealed(entry: InFlightBatch, flushFollows: boolean): void {
+  batchSealed(batch: Batch, flushFollows: boolean): void {
     if (this.#feeds.size === 0) return
-    const { batch, endLsn } = entry
-    const message = appendMessage(this.scope, entry, this.#machine.committedLsn)
+    const message = appendMessage(this.scope, batch, this.#machine.committedLsn)
     for (const [node, feed] of this.#feeds) {
       const withFlush = flushFollows && this.#machine.member(node)?.required === true
-      feed.batchSealed(message, batch, endLsn, withFlush)
-      if (withFlush) this.sendFlush(node, endLsn)
+      feed.batchSealed(message, batch, withFlush)
+      if (withFlush) this.sendFlush(node, batch.endLsn)
     }
   }
 

@@ -1,19 +1,9 @@
+import { atEndOfTurn } from '@holdfast/direct-socket'
 import { expect, it } from 'vitest'
 import { cryptoRandom, systemClock, systemScheduler } from './production-ports.ts'
 
-it('runs what is due soon before any later event', async () => {
-  const order: string[] = []
-  await new Promise<void>((resolve) => {
-    setImmediate(() => {
-      setImmediate(() => {
-        order.push('later event')
-        resolve()
-      })
-      systemScheduler.soon(() => order.push('soon'))
-      order.push('asking')
-    })
-  })
-  expect(order).toEqual(['asking', 'soon', 'later event'])
+it('runs what is due soon at the end of the turn', () => {
+  expect(systemScheduler.soon).toBe(atEndOfTurn)
 })
 
 it('cancels timers, also those that have run', async () => {
