@@ -12,7 +12,7 @@ import type {
   Scheduler,
   Shard,
 } from '@holdfast/base'
-import type { CrcCache, LogSettings } from '@holdfast/volume-log'
+import type { CrcCache, LogSettings, SummaryCache } from '@holdfast/volume-log'
 import type { PeerMessage } from '@holdfast/wire'
 import type { ClusterView } from './cluster-view.ts'
 import type { PeerTable } from './peer-table.ts'
@@ -102,5 +102,6 @@ export interface NodeContext extends EnginePorts {
   readonly peers: PeerTable
   readonly statistics: Statistics
   readonly crcCache: CrcCache
+  readonly summaryCache: SummaryCache
   readonly rests: RestRation
 }

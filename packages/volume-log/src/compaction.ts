@@ -1,6 +1,6 @@
 /**
- * Which live blocks to append anew, so that nearly dead segments become free (primary only). The log decides and
- * reads nothing but batch headers; the engine reads the blocks and appends them as `relocate` records.
+ * Which live blocks to append anew, so that nearly dead segments become free (primary only). The log decides from the
+ * segment's summary, or else reads its batch headers; the engine reads the blocks and appends them as `relocate` records.
  */
 import { lsn } from '@holdfast/base'
 import type { Lsn } from '@holdfast/base'
@@ -29,11 +29,11 @@ export interface RelocationPlan {
   readonly runs: readonly RelocationRun[]
 }
 
-/** A segment being emptied: everything its headers say was written there, three numbers each. */
+/** A segment being emptied: everything that was written there, three numbers each. */
 interface Victim {
   readonly segment: Segment
   /** Logical block, block count, log position. */
-  readonly written: number[]
+  readonly written: readonly number[]
   /** Next triple, and the block inside it. */
   cursor: number
   block: number
@@ -51,8 +51,8 @@ export class Compaction {
   }
 
   /**
-   * The next piece of work, or undefined: nothing to do, or the headers of a segment are being read (ask
-   * again a little later).
+   * The next piece of work, or undefined: nothing to do, or another segment has just been chosen (ask again a little
+   * later, which also gives a stream the time to kill more of its blocks).
    */
   work(maxBlocks: number): RelocationPlan | undefined {
     const core = this.#core
@@ -65,8 +65,28 @@ export class Compaction {
     }
     this.#victim = undefined
     const next = this.#choose()
-    if (next !== undefined) this.#scan(next)
+    if (next?.summary !== undefined) this.#begin(next, this.#runs(next, next.summary))
+    else if (next !== undefined) this.#scan(next)
     return undefined
+  }
+
+  #begin(segment: Segment, written: readonly number[]): void {
+    this.#victim = { segment, written, cursor: 0, block: 0 }
+  }
+
+  /** The runs of a summary, blocks that lie one after the other in both the volume and the log. */
+  #runs(segment: Segment, summary: Uint32Array): number[] {
+    const written: number[] = []
+    const baseLsn = segment.number * this.#core.geometry.segmentBlocks
+    let index = 0
+    while (index < summary.length) {
+      const first = summary[index] as number
+      const start = index++
+      if (first === 0) continue
+      while (index < summary.length && summary[index] === first + index - start) index++
+      written.push(first - 1, index - start, baseLsn + start)
+    }
+    return written
   }
 
   /** Segments with live blocks take much more room than the blocks, or the disk is nearly full. */
@@ -115,7 +135,7 @@ export class Compaction {
     const finish = (): void => {
       segments.release(segment)
       this.#scanning = false
-      this.#victim = { segment, written, cursor: 0, block: 0 }
+      this.#begin(segment, written)
     }
     segments.open(segment, (error, file) => {
       if (file === undefined || error !== undefined) return finish()

@@ -3,6 +3,7 @@ import { setFlagsFromString } from 'node:v8'
 import { volumeId } from '@holdfast/base'
 import { expect, it } from 'vitest'
 import { CrcCache } from './crc-cache.ts'
+import { SummaryCache } from './summary-cache.ts'
 import { HeaderView } from './header-codec.ts'
 import { LogCore } from './log-core.ts'
 import { newMeta } from './meta.ts'
@@ -27,6 +28,7 @@ function core(): LogCore {
     sizeBytes: 4096,
     bootId: 'boot-1',
     crcCache: new CrcCache(1 << 20),
+    summaryCache: new SummaryCache(1 << 20),
   }
   return new LogCore(options, newMeta(options))
 }

@@ -6,7 +6,6 @@
 import { assert, lsn, WIDE } from '@holdfast/base'
 import type { Checksum, Disk, DiskError, Epoch, EventLog, Lsn, Scheduler } from '@holdfast/base'
 import { BlockMap } from './block-map.ts'
-import type { CrcCache } from './crc-cache.ts'
 import { Dedupe } from './dedupe.ts'
 import { EpochTable } from './epoch-table.ts'
 import { Geometry } from './geometry.ts'
@@ -36,7 +35,6 @@ export class LogCore {
   readonly events: EventLog
   readonly settings: LogSettings
   readonly geometry: Geometry
-  readonly crcCache: CrcCache
   readonly map: BlockMap
   readonly segments: SegmentSet
   readonly pending = new PendingRing()
@@ -94,12 +92,11 @@ export class LogCore {
     this.events = options.events
     this.settings = { ...defaultSettings, ...options.settings }
     this.geometry = new Geometry(options.segmentBlocks, options.volume, options.path)
-    this.crcCache = options.crcCache
     const { segmentBlocks, bootId, checksum } = options
     const boot = encodeText(bootId)
     const seed = checksum.crc32c(boot, 0, boot.length, this.geometry.seed)
     this.map = new BlockMap({ segmentBlocks, wholePages: this.settings.mapWholePages, seed })
-    this.segments = new SegmentSet(options.disk, this.geometry, options.crcCache, this.settings)
+    this.segments = new SegmentSet(options.disk, this.geometry, options, this.settings)
     this.meta = new MetaFile(options.disk, this.geometry.metaPath, meta)
     this.sizeBytes = meta.sizeBytes
     this.sealer = sealerOf(options.bootId, options.checksum)
@@ -257,6 +254,7 @@ export class LogCore {
     switch (operation) {
       case op.WRITE:
         this.map.setRun(logicalBlock, blockCount, this.entryOf(position))
+        this.#summarize(logicalBlock, blockCount, position)
         break
       case op.ZERO:
         this.map.clear(logicalBlock, blockCount)
@@ -266,6 +264,7 @@ export class LogCore {
         break
       case op.RELOCATE:
         this.#relocate(logicalBlock, blockCount, position, session)
+        this.#summarize(logicalBlock, blockCount, position)
         break
       default:
         break
@@ -274,6 +273,12 @@ export class LogCore {
 
   readonly #undo: RecordVisitor = (operation, _block, _count, _position, session, seq) => {
     if (operation === op.WRITE || operation === op.ZERO) this.dedupe.forget(session, seq)
+  }
+
+  #summarize(logicalBlock: number, blockCount: number, position: number): void {
+    const { segments, geometry } = this
+    const segment = segments.get(geometry.segmentOf(position))
+    if (segment !== undefined) segments.summarize(segment, geometry.indexOf(position), logicalBlock, blockCount)
   }
 
   #resize(sizeBytes: number): void {

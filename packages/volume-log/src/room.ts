@@ -243,7 +243,7 @@ export class Room {
 
   #makeReady(segment: Segment, empty: boolean): void {
     segment.crcPinned = true
-    if (empty) this.#core.segments.freshTable(segment)
+    if (empty) this.#core.segments.freshTables(segment)
     segment.ready = true
     segment.lastUse = this.#core.segments.round
   }

@@ -7,19 +7,21 @@ import type { Disk, DiskError, DiskFile, OpenOptions } from '@holdfast/base'
 import type { CrcCache, CrcHolder } from './crc-cache.ts'
 import type { Geometry } from './geometry.ts'
 import { numberInName } from './geometry.ts'
+import { SUMMARY_BLOCKS_MAX, type SummaryCache, type SummaryHolder } from './summary-cache.ts'
 import type { LogSettings } from './types.ts'
 
 const RESERVED_SLOTS = 2
 
 type FileWaiter = (error: DiskError | undefined, file: DiskFile | undefined) => void
 
-export class Segment implements CrcHolder {
+export class Segment implements CrcHolder, SummaryHolder {
   readonly number: number
   slot: number
   file: DiskFile | undefined
   crcs: Uint32Array | undefined
   crcUsed = false
   crcPinned = false
+  summary: Uint32Array | undefined
   /** File and checksums are there and it may be appended to. */
   ready = false
   /** Its name is not durable before a `datasync` of a file that was opened with `createBytes`. */
@@ -39,10 +41,17 @@ export class Segment implements CrcHolder {
   }
 }
 
+/** Memory that all logs of a node share. */
+export interface SegmentCaches {
+  readonly crcCache: CrcCache
+  readonly summaryCache: SummaryCache
+}
+
 export class SegmentSet {
   readonly #disk: Disk
   readonly #geometry: Geometry
   readonly #cache: CrcCache
+  readonly #summaries: SummaryCache
   readonly #settings: LogSettings
   readonly #bySegment = new Map<number, Segment>()
   /** Written since the last flush began: a flush looks at these only, however many segments there are. */
@@ -53,10 +62,11 @@ export class SegmentSet {
   #spareCounter = 0
   round = 0
 
-  constructor(disk: Disk, geometry: Geometry, cache: CrcCache, settings: LogSettings) {
+  constructor(disk: Disk, geometry: Geometry, caches: SegmentCaches, settings: LogSettings) {
     this.#disk = disk
     this.#geometry = geometry
-    this.#cache = cache
+    this.#cache = caches.crcCache
+    this.#summaries = caches.summaryCache
     this.#settings = settings
   }
 
@@ -200,13 +210,22 @@ export class SegmentSet {
     return this.#spares.length > 0
   }
 
-  /** A table for a segment that is empty so far. */
-  freshTable(segment: Segment): void {
+  /** Tables for a segment that is empty so far. */
+  freshTables(segment: Segment): void {
     this.#cache.add(segment, new Uint32Array(this.#geometry.segmentBlocks))
+    this.#summaries.begin(segment, this.#geometry.segmentBlocks)
   }
 
   setTable(segment: Segment, table: Uint32Array): void {
     this.#cache.add(segment, table)
+  }
+
+  /** The blocks from `index` on were written for the logical blocks from `logicalBlock` on, and are committed. */
+  summarize(segment: Segment, index: number, logicalBlock: number, blockCount: number): void {
+    const { summary } = segment
+    if (summary === undefined) return
+    if (logicalBlock + blockCount > SUMMARY_BLOCKS_MAX) return this.#summaries.remove(segment)
+    for (let i = 0; i < blockCount; i++) summary[index + i] = logicalBlock + i + 1
   }
 
   retain(segment: Segment): void {
@@ -232,6 +251,7 @@ export class SegmentSet {
     this.slots[segment.slot] = undefined
     this.#freeSlots.push(segment.slot)
     this.#cache.remove(segment)
+    this.#summaries.remove(segment)
     this.#dirty.delete(segment)
     segment.ready = false
   }
@@ -262,6 +282,7 @@ export class SegmentSet {
     for (const segment of this.#bySegment.values()) {
       this.closeFile(segment)
       this.#cache.remove(segment)
+      this.#summaries.remove(segment)
     }
   }
 

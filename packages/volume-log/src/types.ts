@@ -1,6 +1,6 @@
 /** What the log hands out and takes: plain values shared by its parts. */
 import type { Checksum, Disk, DiskError, Epoch, EventLog, Lsn, Scheduler, VolumeId } from '@holdfast/base'
-import type { CrcCache } from './crc-cache.ts'
+import type { SegmentCaches } from './segment-set.ts'
 
 /** First log position of an epoch. Structurally equal to the wire's type of that name. */
 export interface EpochStart {
@@ -59,7 +59,7 @@ export const defaultSettings: LogSettings = {
   mapWholePages: 64,
 }
 
-export interface ReplicaLogOptions {
+export interface ReplicaLogOptions extends SegmentCaches {
   readonly disk: Disk
   readonly checksum: Checksum
   readonly scheduler: Scheduler
@@ -73,7 +73,6 @@ export interface ReplicaLogOptions {
   readonly sizeBytes: number
   /** Names the boot of the host: another one than at the last open means that page cache was lost. */
   readonly bootId: string
-  readonly crcCache: CrcCache
   readonly settings?: Partial<LogSettings> | undefined
   /** This copy counts as complete, so it is here: one that has to be created has lost all it had. Default: it may be new. */
   readonly expected?: boolean | undefined

@@ -1,6 +1,7 @@
 import { epoch, lsn } from '@holdfast/base'
 import type { Lsn } from '@holdfast/base'
 import { describe, expect, it } from 'vitest'
+import type { RelocationPlan } from './compaction.ts'
 import type { CheckpointInfo } from './log-core.ts'
 import { BLOCK, Harness } from './testing/harness.ts'
 
@@ -13,8 +14,7 @@ const checkpoint = (h: Harness): CheckpointInfo => {
 }
 
 /** Does what the engine does with a plan. Returns the blocks moved. */
-const relocate = (h: Harness, maxBlocks: number): number => {
-  const plan = h.log.compactionWork(maxBlocks)
+const relocate = (h: Harness, maxBlocks: number, plan = h.log.compactionWork(maxBlocks)): number => {
   if (plan === undefined) return 0
   h.room()
   const batch = h.log.newBatch(plan.blockCount)
@@ -286,10 +286,25 @@ describe('rest', () => {
   })
 })
 
+/** The next piece of work once whatever it takes has been read. */
+const nextPlan = (h: Harness, maxBlocks: number): RelocationPlan | undefined => {
+  for (let i = 0; i < 20; i++) {
+    const plan = h.log.compactionWork(maxBlocks)
+    if (plan !== undefined) return plan
+    h.scheduler.run()
+  }
+  return undefined
+}
+
+const blocksOf = (plan: RelocationPlan | undefined): unknown =>
+  plan?.runs.flatMap(({ logicalBlock, blockCount, oldLsn }) =>
+    Array.from({ length: blockCount }, (_, i) => [logicalBlock + i, oldLsn + i]),
+  )
+
 describe('compaction', () => {
-  it('keeps the log bounded under random overwrite and loses nothing', () => {
+  it.each([1 << 20, 300, 0])('keeps the log bounded under random overwrite and loses nothing (%d bytes of summaries)', (summaryBytes) => {
     const settings = { checkpointBytesMin: 200 * BLOCK, deadSegmentsMax: 3, compactionSlackSegments: 2 }
-    const h = new Harness({ segmentBlocks: 16, settings, crcBytes: 300 }).open()
+    const h = new Harness({ segmentBlocks: 16, settings, crcBytes: 300, summaryBytes }).open()
     const model = new Uint8Array(64)
     let seed = 5
     let moved = 0
@@ -312,6 +327,62 @@ describe('compaction', () => {
       const known = h.fill(block)
       expect(known === 0 && model[block] !== 0).toBe(false)
     }
+  })
+
+  it('finds by summaries what it finds by headers', () => {
+    const settings = { compactionSlackSegments: 0, checkpointBytesMin: 400 * BLOCK, deadSegmentsMax: 3 }
+    const logs = [1 << 20, 0].map((summaryBytes) => new Harness({ segmentBlocks: 16, settings, summaryBytes }).open())
+    let seed = 11
+    const random = (below: number): number => {
+      seed = (seed * 1103515245 + 12345) % 2 ** 31
+      return Math.floor(seed / 65536) % below
+    }
+    let blocks = 0
+    for (let i = 0; i < 500; i++) {
+      const first = random(60)
+      const fills = Array.from({ length: 1 + random(4) }, () => 1 + random(250))
+      const second = random(60)
+      const lost = random(20) === 0 ? random(60) : undefined
+      for (const h of logs) {
+        if (lost !== undefined) {
+          // What was never committed is gone, and others come to lie there.
+          const from = h.write([lost, 9, 9]).lsn
+          expect(h.wait<[unknown]>((done) => h.log.truncateTo(from, done))[0]).toBeUndefined()
+        }
+        h.write([first, ...fills], [second, i % 250])
+        h.commit()
+        if (i % 5 === 0) h.upkeep(1)
+        if (i === 250) h.reopen()
+      }
+      const [plan, byHeaders] = logs.map((h) => nextPlan(h, 6))
+      // Blocks of two records may be one run of a summary.
+      expect(blocksOf(plan)).toEqual(blocksOf(byHeaders))
+      for (const h of logs) if (plan !== undefined) blocks += relocate(h, 6, plan)
+    }
+    expect(blocks).toBeGreaterThan(200)
+  })
+
+  it('reads nothing to find them where there is a summary', () => {
+    const h = new Harness({ segmentBlocks: 16, settings: { compactionSlackSegments: 0 } }).open()
+    for (let i = 0; i < 7; i++) h.write([i, i + 1])
+    for (let round = 0; round < 6; round++) for (let i = 1; i < 7; i++) h.write([i, 50 + round])
+    h.commit()
+    h.scheduler.run()
+    h.disk.failNext = 'read'
+    expect(nextPlan(h, 8)?.runs).toEqual([{ logicalBlock: 0, blockCount: 1, oldLsn: 1 }])
+    expect(h.disk.failNext).toBe('read')
+  })
+
+  it('reads headers where a block lies beyond what a summary can say', () => {
+    const far = 2 ** 32 + 5
+    const h = new Harness({ segmentBlocks: 16, sizeBlocks: 2 ** 33, settings: { compactionSlackSegments: 0 } }).open()
+    h.write([far, 1], [3, 2])
+    for (let round = 0; round < 40; round++) h.write([7, 50 + round])
+    h.commit()
+    expect(nextPlan(h, 8)?.runs).toEqual([
+      { logicalBlock: far, blockCount: 1, oldLsn: 1 },
+      { logicalBlock: 3, blockCount: 1, oldLsn: 2 },
+    ])
   })
 
   it('is given at once what the page cache has, and is right', () => {

@@ -2,6 +2,7 @@
 import { epoch as toEpoch, lsn, sessionId, volumeId } from '@holdfast/base'
 import type { Epoch, Lsn } from '@holdfast/base'
 import { CrcCache } from '../crc-cache.ts'
+import { SummaryCache } from '../summary-cache.ts'
 import { openReplicaLog } from '../open.ts'
 import type { OpenDone } from '../open.ts'
 import type { ReplicaLog } from '../replica-log.ts'
@@ -20,6 +21,8 @@ export interface HarnessOptions {
   readonly immediatePercent?: number
   readonly capacityBytes?: number
   readonly crcBytes?: number
+  /** Memory for summaries of segments; 0: compaction reads headers. */
+  readonly summaryBytes?: number
 }
 
 export class Harness {
@@ -92,6 +95,7 @@ export class Harness {
         sizeBytes: (this.#options.sizeBlocks ?? 256) * BLOCK,
         bootId: this.bootId,
         crcCache: new CrcCache(this.#options.crcBytes ?? 1 << 20),
+        summaryCache: new SummaryCache(this.#options.summaryBytes ?? 1 << 20),
         settings: { reserveBytes: 0, ...this.#options.settings },
         wallMs: () => this.wall++,
       },
