@@ -15,6 +15,7 @@ import {
   type Instant,
   instant,
   keys,
+  type Lsn,
   type NodeId,
   type VolumeId,
   type VolumeRecord,
@@ -50,6 +51,8 @@ const REOPEN_MS_MIN = 2_000
 const REOPEN_MS_MAX = 60_000
 /** So often a checkpoint that can't be read may be readable the next time. */
 const UNREADABLE_TRIES = 5
+/** A secondary's log that has not grown for so long needs no upkeep that could not wait. */
+const CALM_MS = 2_000
 const LOST = 'the data of this copy, which was in sync, are gone from its disk'
 
 export interface ReplicaOwner {
@@ -72,6 +75,9 @@ export class Replica {
   #registering = false
   #cleaning = false
   #maintainedAt: Instant
+  /** Where the log ended at the last tick, and when it had grown last. */
+  #seenLsn: Lsn | undefined
+  #grewAt: Instant
   #retryAt: Instant = instant(Number.NEGATIVE_INFINITY)
   #lastFollower: Follower | undefined
   /** Times that the disk failed since this process began. */
@@ -88,6 +94,7 @@ export class Replica {
     this.#owner = owner
     const now = context.clock.now()
     this.#maintainedAt = now
+    this.#grewAt = now
     const mayHavePromised = record.epoch > 0 && record.primary !== context.self.node
     this.#promisedUntil = mayHavePromised ? after(now, context.times.grantMs * (1 + CLOCK_RATE_MARGIN)) : now
     this.#handOver = new HandOver(context, key, record.id)
@@ -188,7 +195,10 @@ export class Replica {
   get #mayRest(): boolean {
     const role = this.#role
     if (this.#log?.state !== 'ok' || this.#candidacy.standing) return false
-    if (role.kind === 'follower') return role.follower?.phase === 'following'
+    if (role.kind === 'follower') {
+      const calm = this.#context.clock.now() - this.#grewAt >= CALM_MS
+      return calm && role.follower?.phase === 'following'
+    }
     if (role.kind !== 'primary' || this.#handOver.active || this.#registering) return false
     const { lease } = this.#context
     return lease.held && role.leaseSerial === lease.serial && role.primary.resting
@@ -205,6 +215,10 @@ export class Replica {
       this.#fail(`the log failed: ${this.#log.failure?.message ?? 'unknown'}`)
     }
     const now = this.#context.clock.now()
+    if (this.#log?.appendedLsn !== this.#seenLsn) {
+      this.#seenLsn = this.#log?.appendedLsn
+      this.#grewAt = now
+    }
     if (now - this.#maintainedAt >= this.#context.settings.maintenanceMs) {
       this.#maintainedAt = now
       this.#log?.maintenance(this.#context.rests.take)
@@ -272,6 +286,7 @@ export class Replica {
     if (role.kind !== 'follower' || role.follower?.link !== link) return
     if (message.epoch !== role.follower.scope.epoch) return
     if (message.type !== 'refused') {
+      if (this.#resting && message.type === 'append') this.resting = false
       role.follower.message(message)
       return
     }
