@@ -70,7 +70,7 @@ describe('relocations', () => {
     const h = scattered()
     const host = new Host(h)
     const relocations = new Relocations(h.log, h.scheduler, 64, host)
-    eachMillisecond(h, 20, () => relocations.begin())
+    eachMillisecond(h, 10, () => relocations.begin())
     const before = host.appended.length
     expect(before).toBeGreaterThan(0)
     host.mayRelocate = false
