@@ -48,8 +48,8 @@ export class Relocations {
   }
 
   readonly #append = (batch: Batch | undefined): void => {
-    const room = batch === undefined ? undefined : this.#log.canAppend(batch.payloadBlocks, true)
-    if (batch === undefined || !this.#host.mayRelocate || room !== 'yes') {
+    // Asking for room may make a segment ready, in a log that is being closed, too.
+    if (batch === undefined || !this.#host.mayRelocate || this.#log.canAppend(batch.payloadBlocks, true) !== 'yes') {
       batch?.release()
       this.#busy = false
       return

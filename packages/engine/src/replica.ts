@@ -15,7 +15,6 @@ import {
   type Instant,
   instant,
   keys,
-  type Lsn,
   type NodeId,
   type VolumeId,
   type VolumeRecord,
@@ -31,6 +30,7 @@ import { CLOCK_RATE_MARGIN } from './grants.ts'
 import { HandOver } from './hand-over.ts'
 import { LocalPrimary } from './local-primary.ts'
 import type { Link } from './peer-table.ts'
+import { Upkeep } from './upkeep.ts'
 
 type Role =
   | { readonly kind: 'opening' }
@@ -51,8 +51,6 @@ const REOPEN_MS_MIN = 2_000
 const REOPEN_MS_MAX = 60_000
 /** So often a checkpoint that can't be read may be readable the next time. */
 const UNREADABLE_TRIES = 5
-/** A secondary's log that has not grown for so long needs no upkeep that could not wait. */
-const CALM_MS = 2_000
 const LOST = 'the data of this copy, which was in sync, are gone from its disk'
 
 export interface ReplicaOwner {
@@ -74,10 +72,7 @@ export class Replica {
   readonly #candidacy: Candidacy
   #registering = false
   #cleaning = false
-  #maintainedAt: Instant
-  /** Where the log ended at the last tick, and when it had grown last. */
-  #seenLsn: Lsn | undefined
-  #grewAt: Instant
+  readonly #upkeep: Upkeep
   #retryAt: Instant = instant(Number.NEGATIVE_INFINITY)
   #lastFollower: Follower | undefined
   /** Times that the disk failed since this process began. */
@@ -93,8 +88,10 @@ export class Replica {
     this.#context = context
     this.#owner = owner
     const now = context.clock.now()
-    this.#maintainedAt = now
-    this.#grewAt = now
+    this.#upkeep = new Upkeep(context, () => {
+      if (this.#role.kind !== 'closed') this.tick()
+      return this.#role.kind !== 'closed'
+    })
     const mayHavePromised = record.epoch > 0 && record.primary !== context.self.node
     this.#promisedUntil = mayHavePromised ? after(now, context.times.grantMs * (1 + CLOCK_RATE_MARGIN)) : now
     this.#handOver = new HandOver(context, key, record.id)
@@ -195,10 +192,7 @@ export class Replica {
   get #mayRest(): boolean {
     const role = this.#role
     if (this.#log?.state !== 'ok' || this.#candidacy.standing) return false
-    if (role.kind === 'follower') {
-      const calm = this.#context.clock.now() - this.#grewAt >= CALM_MS
-      return calm && role.follower?.phase === 'following'
-    }
+    if (role.kind === 'follower') return role.follower?.phase === 'following'
     if (role.kind !== 'primary' || this.#handOver.active || this.#registering) return false
     const { lease } = this.#context
     return lease.held && role.leaseSerial === lease.serial && role.primary.resting
@@ -214,15 +208,7 @@ export class Replica {
     if (this.#log?.state === 'failed' && this.#role.kind !== 'failed' && this.#role.kind !== 'closed') {
       this.#fail(`the log failed: ${this.#log.failure?.message ?? 'unknown'}`)
     }
-    const now = this.#context.clock.now()
-    if (this.#log?.appendedLsn !== this.#seenLsn) {
-      this.#seenLsn = this.#log?.appendedLsn
-      this.#grewAt = now
-    }
-    if (now - this.#maintainedAt >= this.#context.settings.maintenanceMs) {
-      this.#maintainedAt = now
-      this.#log?.maintenance(this.#context.rests.take)
-    }
+    this.#upkeep.round(this.#log)
     this.evaluate()
     this.resting = this.#mayRest
   }
@@ -286,7 +272,7 @@ export class Replica {
     if (role.kind !== 'follower' || role.follower?.link !== link) return
     if (message.epoch !== role.follower.scope.epoch) return
     if (message.type !== 'refused') {
-      if (this.#resting && message.type === 'append') this.resting = false
+      if (message.type === 'append') this.#upkeep.grows()
       role.follower.message(message)
       return
     }

@@ -11,8 +11,6 @@ const READ_GROWTH = 4
 const FIRST_READ_BYTES = 16 * 1024
 const READ_BYTES_MAX = 1024 * 1024
 const HEADER_READ_BYTES_MAX = 64 * 1024
-/** Where all blocks are looked at, beside clients: 64 headers decoded at once are a tenth of a millisecond. */
-const RESYNC_READ_BYTES_MAX = 256 * 1024
 
 export interface ScanRange {
   readonly file: DiskFile
@@ -26,6 +24,8 @@ export interface ScanRange {
   readonly payload: boolean
   /** Where no valid header lies, look for the next one block by block instead of ending. */
   readonly resync?: boolean | undefined
+  /** What is read at once, and its headers decoded. */
+  readonly readBytesMax?: number | undefined
 }
 
 export interface ScanVisitor {
@@ -54,8 +54,8 @@ export class BatchScan {
     this.#visitor = visitor
     this.#header = new HeaderView(checksum)
     this.#index = range.fromIndex
-    if (range.payload) this.#readBytesMax = READ_BYTES_MAX
-    else this.#readBytesMax = range.resync === true ? RESYNC_READ_BYTES_MAX : HEADER_READ_BYTES_MAX
+    const most = range.payload || range.resync === true ? READ_BYTES_MAX : HEADER_READ_BYTES_MAX
+    this.#readBytesMax = range.readBytesMax ?? most
   }
 
   run(): void {

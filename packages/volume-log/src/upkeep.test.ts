@@ -373,16 +373,63 @@ describe('compaction', () => {
     expect(h.disk.failNext).toBe('read')
   })
 
-  it('reads headers where a block lies beyond what a summary can say', () => {
-    const far = 2 ** 32 + 5
+  it.each([
+    [2 ** 32 - 2, 'read'],
+    [2 ** 32 - 1, undefined],
+    [2 ** 32 + 5, undefined],
+  ] as const)('reads headers where a block lies beyond what a summary can say (%d)', (far, left) => {
     const h = new Harness({ segmentBlocks: 16, sizeBlocks: 2 ** 33, settings: { compactionSlackSegments: 0 } }).open()
     h.write([far, 1], [3, 2])
     for (let round = 0; round < 40; round++) h.write([7, 50 + round])
     h.commit()
-    expect(nextPlan(h, 8)?.runs).toEqual([
+    h.scheduler.run()
+    h.disk.failNext = 'read'
+    const plan = h.log.compactionWork(8) ?? h.log.compactionWork(8)
+    expect(h.disk.failNext).toBe(left)
+    if (left === undefined) return
+    expect(plan?.runs).toEqual([
       { logicalBlock: far, blockCount: 1, oldLsn: 1 },
       { logicalBlock: 3, blockCount: 1, oldLsn: 2 },
     ])
+  })
+
+  it('finds by headers what lies beyond what a summary can say', () => {
+    const far = 2 ** 32 + 5
+    const h = new Harness({ segmentBlocks: 16, sizeBlocks: 2 ** 33, settings: { compactionSlackSegments: 0 } }).open()
+    h.write([far, 1, 2], [3, 2])
+    for (let round = 0; round < 40; round++) h.write([7, 50 + round])
+    h.commit()
+    expect(nextPlan(h, 8)?.runs).toEqual([
+      { logicalBlock: far, blockCount: 2, oldLsn: 1 },
+      { logicalBlock: 3, blockCount: 1, oldLsn: 3 },
+    ])
+  })
+
+  it('of a copy that was a secondary until now needs to read nothing either', () => {
+    const settings = { compactionSlackSegments: 0 }
+    const [p, m] = [2, 3].map((seed) => new Harness({ seed, segmentBlocks: 16, settings }).open()) as [Harness, Harness]
+    for (let i = 0; i < 7; i++) p.write([i, i + 1])
+    for (let round = 0; round < 6; round++) for (let i = 1; i < 7; i++) p.write([i, 50 + round])
+    p.commit()
+    m.catchUpFrom(p)
+    m.scheduler.run()
+    m.disk.failNext = 'read'
+    expect(nextPlan(m, 8)?.runs).toEqual([{ logicalBlock: 0, blockCount: 1, oldLsn: 1 }])
+    expect(m.disk.failNext).toBe('read')
+  })
+
+  it('keeps no summary of a segment that is gone, nor of a log that is closed', () => {
+    const settings = { checkpointBytesMin: 20 * BLOCK, deadSegmentsMax: 1 }
+    const h = new Harness({ segmentBlocks: 16, settings }).open()
+    for (let round = 0; round < 30; round++) {
+      for (let i = 0; i < 8; i++) h.write([i, 1 + round])
+      h.commit()
+      h.upkeep(1)
+    }
+    expect(h.summaryCache.bytes).toBeGreaterThan(0)
+    expect(h.summaryCache.bytes).toBeLessThanOrEqual(h.log.segmentCount * 16 * 4)
+    h.close()
+    expect(h.summaryCache.bytes).toBe(0)
   })
 
   it('is given at once what the page cache has, and is right', () => {

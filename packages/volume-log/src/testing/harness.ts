@@ -29,6 +29,7 @@ export class Harness {
   readonly scheduler = new ManualScheduler()
   readonly disk: MemoryDisk
   readonly events: string[] = []
+  readonly summaryCache: SummaryCache
   readonly #options: HarnessOptions
   bootId = 'boot-1'
   wall = 1_000_000
@@ -40,6 +41,7 @@ export class Harness {
 
   constructor(options: HarnessOptions = {}) {
     this.#options = options
+    this.summaryCache = new SummaryCache(options.summaryBytes ?? 1 << 20)
     this.disk = new MemoryDisk({
       scheduler: this.scheduler,
       seed: options.seed ?? 1,
@@ -95,7 +97,7 @@ export class Harness {
         sizeBytes: (this.#options.sizeBlocks ?? 256) * BLOCK,
         bootId: this.bootId,
         crcCache: new CrcCache(this.#options.crcBytes ?? 1 << 20),
-        summaryCache: new SummaryCache(this.#options.summaryBytes ?? 1 << 20),
+        summaryCache: this.summaryCache,
         settings: { reserveBytes: 0, ...this.#options.settings },
         wallMs: () => this.wall++,
       },

@@ -1,0 +1,55 @@
+/**
+ * When a log has its rounds of upkeep: every `maintenanceMs` while it grows and for a while after. Ticks see to it where a
+ * copy is ticked; a secondary that follows rests, so its first append begins a timer.
+ */
+import type { Instant, Lsn } from '@holdfast/base'
+import type { ReplicaLog } from '@holdfast/volume-log'
+import type { NodeContext } from './context.ts'
+
+/** Rounds without growth after which the next can wait: one sees that the log is quiet, one frees what that lets go. */
+const CALM_ROUNDS = 2
+/** A timer may be so much early by another clock than its own: the round would be left out. */
+const EARLY_MS_MAX = 2
+
+export class Upkeep {
+  readonly #context: NodeContext
+  readonly #due: () => boolean
+  #lastAt: Instant
+  /** Where the log ended at the last round, and how many there were since it grew. */
+  #seenLsn: Lsn | undefined
+  #calmRounds = 0
+  #timing = false
+
+  /** `due` is called where it is time for a round, and calls `round`; false: the copy is closed. */
+  constructor(context: NodeContext, due: () => boolean) {
+    this.#context = context
+    this.#due = due
+    this.#lastAt = context.clock.now()
+  }
+
+  /** Does a round if it is time. */
+  round(log: ReplicaLog | undefined): void {
+    const { clock, settings, rests } = this.#context
+    const now = clock.now()
+    if (now - this.#lastAt < settings.maintenanceMs - EARLY_MS_MAX) return
+    this.#lastAt = now
+    this.#calmRounds = log?.appendedLsn === this.#seenLsn ? this.#calmRounds + 1 : 0
+    this.#seenLsn = log?.appendedLsn
+    log?.maintenance(rests.take)
+  }
+
+  /** The log of a copy that may rest grows. */
+  grows(): void {
+    if (this.#timing) return
+    this.#timing = true
+    this.#calmRounds = 0
+    this.#context.scheduler.after(this.#context.settings.maintenanceMs, this.#elapsed)
+  }
+
+  readonly #elapsed = (): void => {
+    this.#timing = false
+    if (!this.#due() || this.#calmRounds >= CALM_ROUNDS) return
+    this.#timing = true
+    this.#context.scheduler.after(this.#context.settings.maintenanceMs, this.#elapsed)
+  }
+}
