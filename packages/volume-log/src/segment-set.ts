@@ -8,7 +8,7 @@ import type { CrcCache, CrcHolder } from './crc-cache.ts'
 import type { Geometry } from './geometry.ts'
 import { numberInName } from './geometry.ts'
 import { SUMMARY_BLOCKS_MAX, type SummaryCache, type SummaryHolder } from './summary-cache.ts'
-import type { LogSettings } from './types.ts'
+import type { LogSettings, SegmentCaches } from './types.ts'
 
 const RESERVED_SLOTS = 2
 
@@ -39,12 +39,6 @@ export class Segment implements CrcHolder, SummaryHolder {
     this.number = number
     this.slot = slot
   }
-}
-
-/** Memory that all logs of a node share. */
-export interface SegmentCaches {
-  readonly crcCache: CrcCache
-  readonly summaryCache: SummaryCache
 }
 
 export class SegmentSet {

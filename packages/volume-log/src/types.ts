@@ -1,6 +1,7 @@
 /** What the log hands out and takes: plain values shared by its parts. */
 import type { Checksum, Disk, DiskError, Epoch, EventLog, Lsn, Scheduler, VolumeId } from '@holdfast/base'
-import type { SegmentCaches } from './segment-set.ts'
+import type { CrcCache } from './crc-cache.ts'
+import type { SummaryCache } from './summary-cache.ts'
 
 /** First log position of an epoch. Structurally equal to the wire's type of that name. */
 export interface EpochStart {
@@ -57,6 +58,12 @@ export const defaultSettings: LogSettings = {
   openFilesMax: 128,
   segmentsMax: Number.POSITIVE_INFINITY,
   mapWholePages: 64,
+}
+
+/** Memory that all logs of a node share. */
+export interface SegmentCaches {
+  readonly crcCache: CrcCache
+  readonly summaryCache: SummaryCache
 }
 
 export interface ReplicaLogOptions extends SegmentCaches {
