@@ -89,8 +89,9 @@ export class Replica {
     this.#owner = owner
     const now = context.clock.now()
     this.#upkeep = new Upkeep(context, () => {
-      if (this.#role.kind !== 'closed') this.tick()
-      return this.#role.kind !== 'closed'
+      if (this.#role.kind === 'closed') return undefined
+      this.tick()
+      return this.#log
     })
     const mayHavePromised = record.epoch > 0 && record.primary !== context.self.node
     this.#promisedUntil = mayHavePromised ? after(now, context.times.grantMs * (1 + CLOCK_RATE_MARGIN)) : now

@@ -1,4 +1,3 @@
-import { lsn } from '@holdfast/base'
 import type { ReplicaLog } from '@holdfast/volume-log'
 import { expect, it } from 'vitest'
 import { ManualScheduler } from '../../volume-log/src/testing/manual-scheduler.ts'
@@ -14,7 +13,15 @@ class Copy {
   readonly rounds: number[] = []
   readonly upkeep: Upkeep
   closed = false
-  readonly #log = { appendedLsn: lsn(0), maintenance: () => void this.rounds.push(Math.round(this.scheduler.now)) }
+  #grew = false
+  readonly #log = {
+    quietRounds: 0,
+    maintenance: () => {
+      this.rounds.push(Math.round(this.scheduler.now))
+      this.#log.quietRounds = this.#grew ? 0 : this.#log.quietRounds + 1
+      this.#grew = false
+    },
+  }
 
   constructor() {
     const context = {
@@ -24,13 +31,15 @@ class Copy {
       rests: new RestRation(),
     } as unknown as NodeContext
     this.upkeep = new Upkeep(context, () => {
-      if (!this.closed) this.upkeep.round(this.#log as unknown as ReplicaLog)
-      return !this.closed
+      if (this.closed) return undefined
+      const log = this.#log as unknown as ReplicaLog
+      this.upkeep.round(log)
+      return log
     })
   }
 
   append(): void {
-    this.#log.appendedLsn = lsn(this.#log.appendedLsn + 2)
+    this.#grew = true
     this.upkeep.grows()
   }
 

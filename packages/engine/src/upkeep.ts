@@ -2,7 +2,7 @@
  * When a log has its rounds of upkeep: every `maintenanceMs` while it grows and for a while after. Ticks see to it where a
  * copy is ticked; a secondary that follows rests, so its first append begins a timer.
  */
-import type { Instant, Lsn } from '@holdfast/base'
+import type { Instant } from '@holdfast/base'
 import type { ReplicaLog } from '@holdfast/volume-log'
 import type { NodeContext } from './context.ts'
 
@@ -13,15 +13,12 @@ const EARLY_MS_MAX = 2
 
 export class Upkeep {
   readonly #context: NodeContext
-  readonly #due: () => boolean
+  readonly #due: () => ReplicaLog | undefined
   #lastAt: Instant
-  /** Where the log ended at the last round, and how many there were since it grew. */
-  #seenLsn: Lsn | undefined
-  #calmRounds = 0
   #timing = false
 
-  /** `due` is called where it is time for a round, and calls `round`; false: the copy is closed. */
-  constructor(context: NodeContext, due: () => boolean) {
+  /** `due` is called where it is time for a round, and calls `round`. It returns the log, or undefined where there is none any more. */
+  constructor(context: NodeContext, due: () => ReplicaLog | undefined) {
     this.#context = context
     this.#due = due
     this.#lastAt = context.clock.now()
@@ -33,8 +30,6 @@ export class Upkeep {
     const now = clock.now()
     if (now - this.#lastAt < settings.maintenanceMs - EARLY_MS_MAX) return
     this.#lastAt = now
-    this.#calmRounds = log?.appendedLsn === this.#seenLsn ? this.#calmRounds + 1 : 0
-    this.#seenLsn = log?.appendedLsn
     log?.maintenance(rests.take)
   }
 
@@ -42,14 +37,12 @@ export class Upkeep {
   grows(): void {
     if (this.#timing) return
     this.#timing = true
-    this.#calmRounds = 0
     this.#context.scheduler.after(this.#context.settings.maintenanceMs, this.#elapsed)
   }
 
   readonly #elapsed = (): void => {
     this.#timing = false
-    if (!this.#due() || this.#calmRounds >= CALM_ROUNDS) return
-    this.#timing = true
-    this.#context.scheduler.after(this.#context.settings.maintenanceMs, this.#elapsed)
+    const log = this.#due()
+    if (log !== undefined && log.quietRounds < CALM_ROUNDS) this.grows()
   }
 }

@@ -106,8 +106,11 @@ export class LogCore {
   /** Map entry of a log position; 0 when its segment is gone. */
   entryOf(position: number): number {
     const segment = this.segments.get(this.geometry.segmentOf(position))
-    if (segment === undefined) return 0
-    return 1 + segment.slot * this.geometry.segmentBlocks + this.geometry.indexOf(position)
+    return segment === undefined ? 0 : this.#entryIn(segment, this.geometry.indexOf(position))
+  }
+
+  #entryIn(segment: Segment, index: number): number {
+    return 1 + segment.slot * this.geometry.segmentBlocks + index
   }
 
   /** Log position of a map entry. */
@@ -253,8 +256,7 @@ export class LogCore {
   readonly #apply: RecordVisitor = (operation, logicalBlock, blockCount, position, session) => {
     switch (operation) {
       case op.WRITE:
-        this.map.setRun(logicalBlock, blockCount, this.entryOf(position))
-        this.#summarize(logicalBlock, blockCount, position)
+        this.map.setRun(logicalBlock, blockCount, this.#place(logicalBlock, blockCount, position))
         break
       case op.ZERO:
         this.map.clear(logicalBlock, blockCount)
@@ -264,7 +266,6 @@ export class LogCore {
         break
       case op.RELOCATE:
         this.#relocate(logicalBlock, blockCount, position, session)
-        this.#summarize(logicalBlock, blockCount, position)
         break
       default:
         break
@@ -275,10 +276,13 @@ export class LogCore {
     if (operation === op.WRITE || operation === op.ZERO) this.dedupe.forget(session, seq)
   }
 
-  #summarize(logicalBlock: number, blockCount: number, position: number): void {
-    const { segments, geometry } = this
-    const segment = segments.get(geometry.segmentOf(position))
-    if (segment !== undefined) segments.summarize(segment, geometry.indexOf(position), logicalBlock, blockCount)
+  /** Map entry of blocks that are committed now; the summary of their segment says whose they are from now on. */
+  #place(logicalBlock: number, blockCount: number, position: number): number {
+    const segment = this.segments.get(this.geometry.segmentOf(position))
+    if (segment === undefined) return 0
+    const index = this.geometry.indexOf(position)
+    this.segments.summarize(segment, index, logicalBlock, blockCount)
+    return this.#entryIn(segment, index)
   }
 
   #resize(sizeBytes: number): void {
@@ -293,7 +297,7 @@ export class LogCore {
   #relocate(logicalBlock: number, blockCount: number, position: number, oldLsn: number): void {
     const oldEntry = this.entryOf(oldLsn)
     if (oldEntry === 0) return
-    const newEntry = this.entryOf(position)
+    const newEntry = this.#place(logicalBlock, blockCount, position)
     for (let i = 0; i < blockCount; i++) {
       this.map.moveIf(logicalBlock + i, oldEntry + i, newEntry + i)
     }

@@ -52,6 +52,11 @@ export class Maintenance {
     if (dueCheckpoint(core, this.#patient, false) === 'soft') this.#checkpoints.writeSoft()
   }
 
+  /** Rounds in a row without an append. */
+  get quietRounds(): number {
+    return this.#quietRounds
+  }
+
   round(takeStep: () => boolean): void {
     const core = this.#core
     if (!core.usable || core.truncating) return

@@ -414,6 +414,11 @@ export class ReplicaLog {
     this.#maintenance.round(takeStep)
   }
 
+  /** Rounds of `maintenance` since the log grew. */
+  get quietRounds(): number {
+    return this.#maintenance.quietRounds
+  }
+
   /**
    * Ends the log. `clean`: flushed, with a checkpoint, and marked so. The caller begins nothing any more; what the log
    * itself has under way (a segment, a checkpoint, meta, a cut, a rebuild) is waited for: its place may be somebody

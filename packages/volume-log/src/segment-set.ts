@@ -44,7 +44,7 @@ export class Segment implements CrcHolder, SummaryHolder {
 export class SegmentSet {
   readonly #disk: Disk
   readonly #geometry: Geometry
-  readonly #cache: CrcCache
+  readonly #checksums: CrcCache
   readonly #summaries: SummaryCache
   readonly #settings: LogSettings
   readonly #bySegment = new Map<number, Segment>()
@@ -59,7 +59,7 @@ export class SegmentSet {
   constructor(disk: Disk, geometry: Geometry, caches: SegmentCaches, settings: LogSettings) {
     this.#disk = disk
     this.#geometry = geometry
-    this.#cache = caches.crcCache
+    this.#checksums = caches.crcCache
     this.#summaries = caches.summaryCache
     this.#settings = settings
   }
@@ -206,12 +206,12 @@ export class SegmentSet {
 
   /** Tables for a segment that is empty so far. */
   freshTables(segment: Segment): void {
-    this.#cache.add(segment, new Uint32Array(this.#geometry.segmentBlocks))
+    this.#checksums.add(segment, new Uint32Array(this.#geometry.segmentBlocks))
     this.#summaries.begin(segment, this.#geometry.segmentBlocks)
   }
 
   setTable(segment: Segment, table: Uint32Array): void {
-    this.#cache.add(segment, table)
+    this.#checksums.add(segment, table)
   }
 
   /** The blocks from `index` on were written for the logical blocks from `logicalBlock` on, and are committed. */
@@ -220,6 +220,11 @@ export class SegmentSet {
     if (summary === undefined) return
     if (logicalBlock + blockCount > SUMMARY_BLOCKS_MAX) return this.#summaries.remove(segment)
     for (let i = 0; i < blockCount; i++) summary[index + i] = logicalBlock + i + 1
+  }
+
+  #dropTables(segment: Segment): void {
+    this.#checksums.remove(segment)
+    this.#summaries.remove(segment)
   }
 
   retain(segment: Segment): void {
@@ -244,8 +249,7 @@ export class SegmentSet {
     if (!this.#bySegment.delete(segment.number)) return
     this.slots[segment.slot] = undefined
     this.#freeSlots.push(segment.slot)
-    this.#cache.remove(segment)
-    this.#summaries.remove(segment)
+    this.#dropTables(segment)
     this.#dirty.delete(segment)
     segment.ready = false
   }
@@ -275,8 +279,7 @@ export class SegmentSet {
   closeAll(): void {
     for (const segment of this.#bySegment.values()) {
       this.closeFile(segment)
-      this.#cache.remove(segment)
-      this.#summaries.remove(segment)
+      this.#dropTables(segment)
     }
   }
 
