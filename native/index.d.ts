@@ -49,6 +49,19 @@ export function tryReadVerified(
   crcs: Uint32Array,
   crcIndex: number,
 ): number
+/**
+ * The same for the first `count` pieces, each of its own descriptor, into `target` from its offset on; `crcs` has those of
+ * all pieces, one behind the other. False: not all cached, or not all right.
+ */
+export function tryReadPieces(
+  count: number,
+  target: Uint8Array,
+  fds: Int32Array,
+  positions: Float64Array,
+  blockCounts: Uint32Array,
+  targetOffsets: Uint32Array,
+  crcs: Uint32Array,
+): boolean
 /** Reads exactly `length` bytes on a worker thread; the end of the file in between is EIO. */
 export function read(
   fd: number,
@@ -68,7 +81,7 @@ export function sync(fd: number, done: Done): void
 /** Allocates space for `[0, length)` on a worker thread; the file's size becomes at least `length`. */
 export function allocate(fd: number, length: number, done: Done): void
 /**
- * Writes zeroes to a range on a worker thread, in steps of 128 KiB; with `wait` these are on the disk one by one. What the
+ * Writes zeroes to a range on a worker thread, in steps of 32 KiB; with `wait` these are on the disk one by one. What the
  * filesystem has to note in its journal is left to a later `datasync`.
  */
 export function fill(fd: number, position: number, length: number, wait: boolean, done: Done): void

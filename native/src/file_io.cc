@@ -176,6 +176,22 @@ Napi::Value Write(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+// -1: not all of it is in the page cache. Otherwise how many leading blocks are right.
+int64_t ReadCached(int fd, uint8_t* target, int64_t blocks, int64_t position, const uint32_t* crcs) {
+  const int64_t length = blocks * kBlockBytes;
+  iovec vector{target, static_cast<size_t>(length)};
+  ssize_t got;
+  do {
+    got = preadv2(fd, &vector, 1, position, RWF_NOWAIT);
+  } while (got < 0 && errno == EINTR);
+  // Whatever keeps it from being read at once (not cached, not supported there) is found out by `read`.
+  if (got != length) return -1;
+  for (int64_t i = 0; i < blocks; i++) {
+    if (Crc32c(0, target + i * kBlockBytes, kBlockBytes) != crcs[i]) return i;
+  }
+  return blocks;
+}
+
 Napi::Value TryReadVerified(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   int fd;
@@ -192,20 +208,51 @@ Napi::Value TryReadVerified(const Napi::CallbackInfo& info) {
       !Inside(env, "crcs", crc_index, blocks, crc_count)) {
     return env.Undefined();
   }
-  const int64_t length = blocks * kBlockBytes;
-  iovec vector{target.data + offset, static_cast<size_t>(length)};
-  ssize_t got;
-  do {
-    got = preadv2(fd, &vector, 1, position, RWF_NOWAIT);
-  } while (got < 0 && errno == EINTR);
-  // Whatever keeps it from being read at once (not cached, not supported there) is found out by `read`.
-  if (got != length) return Napi::Number::New(env, -1);
-  for (int64_t i = 0; i < blocks; i++) {
-    if (Crc32c(0, target.data + offset + i * kBlockBytes, kBlockBytes) != crcs[crc_index + i]) {
-      return Napi::Number::New(env, static_cast<double>(i));
-    }
+  return Napi::Number::New(env, static_cast<double>(ReadCached(fd, target.data + offset, blocks, position, crcs + crc_index)));
+}
+
+Napi::Value TryReadPieces(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  Bytes target;
+  void *fds, *positions;
+  uint32_t *block_counts, *target_offsets, *crcs;
+  size_t fd_count, position_count, length_count, offset_count, crc_count;
+  int64_t count;
+  if (!Integer(info, 0, "count", 0, kIntegerMax, &count) || !ByteArray(env, info[1], "target", &target)) {
+    return env.Undefined();
   }
-  return Napi::Number::New(env, static_cast<double>(blocks));
+  if (!Typed(env, info[2], napi_int32_array, &fds, &fd_count) ||
+      !Typed(env, info[3], napi_float64_array, &positions, &position_count)) {
+    Napi::TypeError::New(env, "fds must be an Int32Array, positions a Float64Array").ThrowAsJavaScriptException();
+    return env.Undefined();
+  }
+  if (!WordArray(info, 4, "blockCounts", &block_counts, &length_count) ||
+      !WordArray(info, 5, "targetOffsets", &target_offsets, &offset_count) ||
+      !WordArray(info, 6, "crcs", &crcs, &crc_count) || !Inside(env, "fds", 0, count, fd_count) ||
+      !Inside(env, "positions", 0, count, position_count) || !Inside(env, "blockCounts", 0, count, length_count) ||
+      !Inside(env, "targetOffsets", 0, count, offset_count)) {
+    return env.Undefined();
+  }
+  size_t crc_index = 0;
+  for (int64_t i = 0; i < count; i++) {
+    const double position = static_cast<double*>(positions)[i];
+    const int64_t blocks = block_counts[i];
+    if (!Inside(env, "target", target_offsets[i], blocks * kBlockBytes, target.length) ||
+        !Inside(env, "crcs", static_cast<int64_t>(crc_index), blocks, crc_count)) {
+      return env.Undefined();
+    }
+    if (!(position >= 0 && position <= kIntegerMax)) {
+      Napi::RangeError::New(env, "position is out of range").ThrowAsJavaScriptException();
+      return env.Undefined();
+    }
+    uint8_t* const into = target.data + target_offsets[i];
+    const int fd = static_cast<int32_t*>(fds)[i];
+    if (ReadCached(fd, into, blocks, static_cast<int64_t>(position), crcs + crc_index) != blocks) {
+      return Napi::Boolean::New(env, false);
+    }
+    crc_index += static_cast<size_t>(blocks);
+  }
+  return Napi::Boolean::New(env, true);
 }
 
 Napi::Value Read(const Napi::CallbackInfo& info) {
@@ -315,6 +362,7 @@ void ExportFileIo(Napi::Env env, Napi::Object exports) {
   exports.Set("writeSync", Napi::Function::New(env, WriteSync));
   exports.Set("write", Napi::Function::New(env, Write));
   exports.Set("tryReadVerified", Napi::Function::New(env, TryReadVerified));
+  exports.Set("tryReadPieces", Napi::Function::New(env, TryReadPieces));
   exports.Set("read", Napi::Function::New(env, Read));
   exports.Set("datasync", Napi::Function::New(env, Datasync));
   exports.Set("sync", Napi::Function::New(env, Sync));

@@ -3,7 +3,7 @@ import { closeSync, fstatSync, mkdirSync, open as openDescriptor, openSync, read
 import { type FileHandle, open, rename, rm } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
-import { type Disk, type DiskDone, type DiskError, type DiskFile, ONLY_SHARD, type OpenOptions, type Shard } from '@holdfast/base'
+import { type Disk, type DiskDone, type DiskError, type DiskFile, ONLY_SHARD, type OpenOptions, type ReadPieces, type Shard } from '@holdfast/base'
 import { diskError, diskErrorOrNone } from './disk-error.ts'
 import { HeldUpWrites } from './held-up-writes.ts'
 import { native } from './native.ts'
@@ -41,6 +41,7 @@ class NativeDisk implements Disk {
   /** Begins names that no other process and no other thread of this one makes. */
   readonly #ours: string
   #temporary = 0
+  #descriptors = new Int32Array(64)
 
   constructor(root: string, shard: number, shardCount: number) {
     this.#root = root
@@ -139,6 +140,16 @@ class NativeDisk implements Disk {
       },
       (error: unknown) => outsidePromise(() => done(diskError(error), undefined)),
     )
+  }
+
+  tryReadPieces({ count, files, positions, blockCounts, targetOffsets, crcs }: ReadPieces, target: Uint8Array): boolean {
+    if (this.#descriptors.length < count) this.#descriptors = new Int32Array(2 * count)
+    for (let i = 0; i < count; i++) {
+      const file = files[i]
+      if (!(file instanceof NativeFile)) return false
+      this.#descriptors[i] = file.descriptor
+    }
+    return native.tryReadPieces(count, target, this.#descriptors, positions, blockCounts, targetOffsets, crcs)
   }
 
   space(): { readonly freeBytes: number; readonly totalBytes: number } {

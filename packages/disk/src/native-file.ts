@@ -49,6 +49,11 @@ export class NativeFile implements DiskFile {
     this.#syncName = syncName
   }
 
+  /** For calls that read several files; valid until it is closed. */
+  get descriptor(): number {
+    return this.#fd
+  }
+
   write(buffers: readonly Uint8Array[], position: number, done: DiskDone): boolean {
     let bytes = 0
     for (const buffer of buffers) bytes += buffer.length

@@ -50,6 +50,49 @@ describe('files', () => {
     file.close()
   })
 
+  it('are read in pieces of several at once, each compared with its checksums', async () => {
+    const [one, two] = [await open('one', 64 * 4096), await open('two', 64 * 4096)]
+    const bytes = pattern(64 * 4096, 9)
+    for (const file of [one, two]) file.write([bytes], 0, () => {})
+    const crcs = new Uint32Array(64)
+    nativeChecksum.crc32cBlocks(bytes, 0, 64, crcs, 0)
+    // Blocks 3 to 4 of the one, 0 of the other, 60 to 62 of the one.
+    const of = (block: number, count: number): number[] => [...crcs.subarray(block, block + count)]
+    const pieces = {
+      count: 3,
+      files: [one, two, one],
+      positions: Float64Array.of(3 * 4096, 0, 60 * 4096, -1),
+      blockCounts: Uint32Array.of(2, 1, 3, 1),
+      targetOffsets: Uint32Array.of(4096, 0, 5 * 4096, 0),
+      crcs: Uint32Array.from([...of(3, 2), ...of(0, 1), ...of(60, 3), 0]),
+    }
+    const target = new Uint8Array(8 * 4096)
+    expect(disk.tryReadPieces(pieces, target)).toBe(true)
+    const expected = new Uint8Array(8 * 4096)
+    expected.set(bytes.subarray(3 * 4096, 5 * 4096), 4096)
+    expected.set(bytes.subarray(0, 4096), 0)
+    expected.set(bytes.subarray(60 * 4096, 63 * 4096), 5 * 4096)
+    expect(Buffer.compare(target, expected)).toBe(0)
+
+    for (const wrong of [0, 2, 5]) {
+      const otherCrcs = pieces.crcs.slice()
+      otherCrcs[wrong] = (otherCrcs[wrong] ?? 0) ^ 1
+      expect(disk.tryReadPieces({ ...pieces, crcs: otherCrcs }, target), `checksum ${wrong}`).toBe(false)
+    }
+    expect(disk.tryReadPieces({ ...pieces, positions: Float64Array.of(0, 0, 62 * 4096) }, target), 'behind the end').toBe(false)
+    expect(disk.tryReadPieces({ ...pieces, count: 0 }, target)).toBe(true)
+    const refused = (change: Partial<typeof pieces>, into = target): void => {
+      expect(() => disk.tryReadPieces({ ...pieces, ...change }, into), JSON.stringify(change)).toThrow(RangeError)
+    }
+    refused({ count: 4, files: [one, two, one, two] })
+    refused({ blockCounts: Uint32Array.of(2, 1) })
+    refused({ targetOffsets: Uint32Array.of(7 * 4096, 0, 0) })
+    refused({ crcs: new Uint32Array(1) })
+    refused({}, new Uint8Array(4096))
+    one.close()
+    two.close()
+  })
+
   it('flush much that is dirty step by step, and say what a step says', async () => {
     const file = await open('x', 8 * 1024 * 1024)
     const bytes = pattern(200 * 1024, 5)
@@ -226,7 +269,7 @@ describe('the addon', () => {
       fc.constantFrom([new Uint8Array(2), 5], [undefined], 10_000, () => {}),
     )
     const functions = Object.entries(native).filter(([, value]) => typeof value === 'function')
-    expect(functions.length).toBe(22)
+    expect(functions.length).toBe(23)
     const opens = ['netlinkSocket', 'unixSocket']
     let refused = 0
     fc.assert(

@@ -5,7 +5,7 @@
  * number of the newest changes of names: those reach the platter in order, as with a journal, and with any datasync.
  * A datasync that fails loses its pages at the next host crash, whatever a later one says, unless they are written anew.
  */
-import { type Checksum, type Disk, type DiskDone, type DiskError, type DiskFile, joinBytes, type OpenOptions } from '@holdfast/base'
+import { type Checksum, type Disk, type DiskDone, type DiskError, type DiskFile, joinBytes, type OpenOptions, tryReadOneByOne } from '@holdfast/base'
 import { Inode, PAGE } from './sim-inode.ts'
 import { SimNames } from './sim-names.ts'
 import type { Life, SeededRandom, World } from './world.ts'
@@ -114,6 +114,7 @@ export class SimPlatter {
       sizeOf: (path) => names.get(path)?.size ?? 0,
       writeAtomic: (path, chunks, done) => this.#writeAtomic(path, joinBytes(chunks), life, done),
       open: (path, options, done) => this.#later(life, 0.05, 1, () => this.#open(path, options, life, done)),
+      tryReadPieces: tryReadOneByOne,
       space: () => ({
         freeBytes: Math.max(0, this.capacityBytes - this.usedBytes),
         totalBytes: this.capacityBytes,

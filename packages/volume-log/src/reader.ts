@@ -2,6 +2,7 @@
 import { BLOCK_BYTES, lsn } from '@holdfast/base'
 import type { DiskError } from '@holdfast/base'
 import type { AppendWriter } from './append-writer.ts'
+import { GatheredRead } from './gathered-read.ts'
 import { HeaderView, PAYLOAD_BLOCKS_MAX } from './header-codec.ts'
 import type { CrcTables } from './crc-tables.ts'
 import type { LogCore } from './log-core.ts'
@@ -9,6 +10,8 @@ import type { Segment } from './segment-set.ts'
 import type { ReadDone, ReadError } from './types.ts'
 
 const WAIT_MS = 1
+/** Of all logs of a thread: a read begins and ends with it in one call. */
+const gathered = new GatheredRead()
 
 interface Run {
   readonly segment: Segment
@@ -165,15 +168,29 @@ export class Reader {
     let block = first
     let at = targetOffset
     const end = first + count
+    gathered.begin(this.#core.disk)
     while (block < end) {
       const entry = this.#core.map.get(block)
       const run = this.#runLength(block, entry, end - block)
       if (entry === 0) target.fill(0, at, at + run * BLOCK_BYTES)
-      else if (!this.#tryRun(entry, run, target, at)) return false
+      else if (run === count) return this.#tryRun(entry, run, target, at)
+      else if (!this.#gather(entry, run, target, at)) return false
       block += run
       at += run * BLOCK_BYTES
     }
-    return true
+    return gathered.finish(target)
+  }
+
+  #gather(entry: number, count: number, target: Uint8Array, targetOffset: number): boolean {
+    const segment = this.#core.segmentOfEntry(entry)
+    if (segment === undefined) return false
+    this.#use(segment)
+    return gathered.add(segment, this.#core.indexOfEntry(entry), count, target, targetOffset)
+  }
+
+  #use(segment: Segment): void {
+    segment.crcUsed = true
+    segment.lastUse = this.#core.segments.round
   }
 
   #tryRun(entry: number, count: number, target: Uint8Array, targetOffset: number): boolean {
@@ -181,8 +198,7 @@ export class Reader {
     const file = segment?.file
     const crcs = segment?.crcs
     if (segment === undefined || file === undefined || crcs === undefined) return false
-    segment.crcUsed = true
-    segment.lastUse = this.#core.segments.round
+    this.#use(segment)
     const index = this.#core.indexOfEntry(entry)
     const position = index * BLOCK_BYTES
     return file.tryReadVerified(target, targetOffset, count, position, crcs, index) === count

@@ -52,6 +52,20 @@ export interface DiskFile {
   close(): void
 }
 
+/** Pieces of files of one disk to be read at once: in each array one element per piece, from the beginning on. */
+export interface ReadPieces {
+  readonly count: number
+  readonly files: readonly DiskFile[]
+  /** Bytes, in the piece's file. */
+  readonly positions: Float64Array
+  /** Of 4 KiB. */
+  readonly blockCounts: Uint32Array
+  /** Bytes, in what all of them are read into. */
+  readonly targetOffsets: Uint32Array
+  /** The CRC32C of every block, those of one piece behind those of the other. */
+  readonly crcs: Uint32Array
+}
+
 /** For `Disk.open`. */
 export interface OpenOptions {
   readonly createBytes?: number
@@ -99,6 +113,11 @@ export interface Disk {
     options: OpenOptions,
     done: (error: DiskError | undefined, file: DiskFile | undefined) => void,
   ): void
+  /**
+   * `DiskFile.tryReadVerified` for several pieces, in one call. False: not all is in the page cache with the right
+   * checksum, and `target` is undefined where the pieces lie.
+   */
+  tryReadPieces(pieces: ReadPieces, target: Uint8Array): boolean
   /** Bytes that may still be allocated in the data directory's filesystem, and its size. */
   space(): { readonly freeBytes: number; readonly totalBytes: number }
 }

@@ -2,7 +2,7 @@
  * A disk in memory with the page cache apart from the platter: a crash loses any subset of the 4 KiB
  * pages written since the last sync. Deterministic by seed. Names are durable at once, file contents are not.
  */
-import { type Checksum, type Disk, type DiskDone, type DiskError, type DiskFile, joinBytes, type OpenOptions } from '@holdfast/base'
+import { type Checksum, type Disk, type DiskDone, type DiskError, type DiskFile, joinBytes, type OpenOptions, type ReadPieces, tryReadOneByOne } from '@holdfast/base'
 import { tableChecksum } from './crc32c.ts'
 import type { ManualScheduler } from './manual-scheduler.ts'
 import { SeededRandom } from './manual-scheduler.ts'
@@ -114,6 +114,10 @@ export class MemoryDisk implements Disk {
 
   sizeOf(path: string): number {
     return this.#files.get(path)?.cache.length ?? 0
+  }
+
+  tryReadPieces(pieces: ReadPieces, target: Uint8Array): boolean {
+    return tryReadOneByOne(pieces, target)
   }
 
   writeAtomic(path: string, chunks: readonly Uint8Array[], done: DiskDone): void {
