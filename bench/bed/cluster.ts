@@ -7,7 +7,7 @@ import { type Host, type Running, until } from './host.ts'
 export const PROGRAM_PATH = 'packages/cli/bin/holdfast.js'
 const PROGRAM = new URL(`../../${PROGRAM_PATH}`, import.meta.url).pathname
 /** As deploy/systemd/holdfast.service starts a node. */
-const RUNTIME_OPTIONS = ['--use-largepages=silent', '--min-semi-space-size=16']
+const RUNTIME_OPTIONS = ['--use-largepages=silent', '--min-semi-space-size=16', '--no-memory-reducer']
 /** Longer than the default, so that a node on a crowded machine keeps its lease. */
 const LEASE_TTL_SECONDS = '30'
 

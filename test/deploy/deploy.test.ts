@@ -85,7 +85,7 @@ describe('the settings', () => {
 
   it('of the runtime are the same however a node is started', () => {
     const options = runtimeOptions()
-    expect(options).toEqual(['--use-largepages=silent', '--min-semi-space-size=16'])
+    expect(options).toEqual(['--use-largepages=silent', '--min-semi-space-size=16', '--no-memory-reducer'])
     for (const path of ['Dockerfile', 'scripts/start.mjs', 'bench/bed/cluster.ts']) {
       for (const option of options) expect(read(path), path).toMatch(new RegExp(`['"]${option}['"]`))
     }
