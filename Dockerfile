@@ -17,5 +17,6 @@ ENV NODE_ENV=production UV_THREADPOOL_SIZE=16
 VOLUME /data
 EXPOSE 10809 5705 5710
 HEALTHCHECK --interval=10s --start-period=20s CMD ["node", "-e", "fetch('http://127.0.0.1:5705/readyz').then((answer) => process.exit(answer.ok ? 0 : 1), () => process.exit(1))"]
-# The runtime's own code on large pages, and a young generation that rest does not shrink (docs/decisions, 27 and 28).
+# The runtime's own code on large pages, a young generation that rest does not shrink, compiled code that outlives a lull
+# (docs/decisions, 27, 28 and 35).
 ENTRYPOINT ["node", "--use-largepages=silent", "--min-semi-space-size=16", "--no-memory-reducer", "/opt/holdfast/packages/cli/bin/holdfast.js"]

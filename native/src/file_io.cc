@@ -211,48 +211,65 @@ Napi::Value TryReadVerified(const Napi::CallbackInfo& info) {
   return Napi::Number::New(env, static_cast<double>(ReadCached(fd, target.data + offset, blocks, position, crcs + crc_index)));
 }
 
-Napi::Value TryReadPieces(const Napi::CallbackInfo& info) {
+struct Piece {
+  int fd;
+  uint8_t* target;
+  int64_t blocks;
+  int64_t position;
+  const uint32_t* crcs;
+};
+
+// All of them are checked before the first is read.
+bool Pieces(const Napi::CallbackInfo& info, std::vector<Piece>* out) {
   const Napi::Env env = info.Env();
+  int64_t count;
   Bytes target;
   void *fds, *positions;
   uint32_t *block_counts, *target_offsets, *crcs;
   size_t fd_count, position_count, length_count, offset_count, crc_count;
-  int64_t count;
-  if (!Integer(info, 0, "count", 0, kIntegerMax, &count) || !ByteArray(env, info[1], "target", &target)) {
-    return env.Undefined();
-  }
+  if (!Integer(info, 0, "count", 0, kIntegerMax, &count) || !ByteArray(env, info[1], "target", &target)) return false;
   if (!Typed(env, info[2], napi_int32_array, &fds, &fd_count) ||
       !Typed(env, info[3], napi_float64_array, &positions, &position_count)) {
     Napi::TypeError::New(env, "fds must be an Int32Array, positions a Float64Array").ThrowAsJavaScriptException();
-    return env.Undefined();
+    return false;
   }
   if (!WordArray(info, 4, "blockCounts", &block_counts, &length_count) ||
       !WordArray(info, 5, "targetOffsets", &target_offsets, &offset_count) ||
       !WordArray(info, 6, "crcs", &crcs, &crc_count) || !Inside(env, "fds", 0, count, fd_count) ||
       !Inside(env, "positions", 0, count, position_count) || !Inside(env, "blockCounts", 0, count, length_count) ||
       !Inside(env, "targetOffsets", 0, count, offset_count)) {
-    return env.Undefined();
+    return false;
   }
-  size_t crc_index = 0;
+  out->reserve(static_cast<size_t>(count));
+  int64_t crc_index = 0;
   for (int64_t i = 0; i < count; i++) {
+    const int fd = static_cast<int32_t*>(fds)[i];
     const double position = static_cast<double*>(positions)[i];
     const int64_t blocks = block_counts[i];
-    if (!Inside(env, "target", target_offsets[i], blocks * kBlockBytes, target.length) ||
-        !Inside(env, "crcs", static_cast<int64_t>(crc_index), blocks, crc_count)) {
-      return env.Undefined();
+    const int64_t offset = target_offsets[i];
+    if (!Inside(env, "target", offset, blocks * kBlockBytes, target.length) ||
+        !Inside(env, "crcs", crc_index, blocks, crc_count)) {
+      return false;
     }
-    if (!(position >= 0 && position <= kIntegerMax)) {
-      Napi::RangeError::New(env, "position is out of range").ThrowAsJavaScriptException();
-      return env.Undefined();
+    const bool whole = position >= 0 && position <= kIntegerMax &&
+                       position == static_cast<double>(static_cast<int64_t>(position));
+    if (fd < 0 || !whole) {
+      Napi::RangeError::New(env, fd < 0 ? "fd is out of range" : "position is out of range").ThrowAsJavaScriptException();
+      return false;
     }
-    uint8_t* const into = target.data + target_offsets[i];
-    const int fd = static_cast<int32_t*>(fds)[i];
-    if (ReadCached(fd, into, blocks, static_cast<int64_t>(position), crcs + crc_index) != blocks) {
-      return Napi::Boolean::New(env, false);
-    }
-    crc_index += static_cast<size_t>(blocks);
+    out->push_back({fd, target.data + offset, blocks, static_cast<int64_t>(position), crcs + crc_index});
+    crc_index += blocks;
   }
-  return Napi::Boolean::New(env, true);
+  return true;
+}
+
+Napi::Value TryReadPieces(const Napi::CallbackInfo& info) {
+  std::vector<Piece> pieces;
+  if (!Pieces(info, &pieces)) return info.Env().Undefined();
+  for (const auto& [fd, target, blocks, position, crcs] : pieces) {
+    if (ReadCached(fd, target, blocks, position, crcs) != blocks) return Napi::Boolean::New(info.Env(), false);
+  }
+  return Napi::Boolean::New(info.Env(), true);
 }
 
 Napi::Value Read(const Napi::CallbackInfo& info) {

@@ -3,7 +3,7 @@ import { closeSync, fstatSync, mkdirSync, open as openDescriptor, openSync, read
 import { type FileHandle, open, rename, rm } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
-import { type Disk, type DiskDone, type DiskError, type DiskFile, ONLY_SHARD, type OpenOptions, type ReadPieces, type Shard } from '@holdfast/base'
+import { assert, type Disk, type DiskDone, type DiskError, type DiskFile, ONLY_SHARD, type OpenOptions, type ReadPieces, type Shard } from '@holdfast/base'
 import { diskError, diskErrorOrNone } from './disk-error.ts'
 import { HeldUpWrites } from './held-up-writes.ts'
 import { native } from './native.ts'
@@ -146,7 +146,7 @@ class NativeDisk implements Disk {
     if (this.#descriptors.length < count) this.#descriptors = new Int32Array(2 * count)
     for (let i = 0; i < count; i++) {
       const file = files[i]
-      if (!(file instanceof NativeFile)) return false
+      assert(file instanceof NativeFile, 'a file of another disk', { piece: i })
       this.#descriptors[i] = file.descriptor
     }
     return native.tryReadPieces(count, target, this.#descriptors, positions, blockCounts, targetOffsets, crcs)

@@ -50,47 +50,93 @@ describe('files', () => {
     file.close()
   })
 
-  it('are read in pieces of several at once, each compared with its checksums', async () => {
-    const [one, two] = [await open('one', 64 * 4096), await open('two', 64 * 4096)]
-    const bytes = pattern(64 * 4096, 9)
-    for (const file of [one, two]) file.write([bytes], 0, () => {})
-    const crcs = new Uint32Array(64)
-    nativeChecksum.crc32cBlocks(bytes, 0, 64, crcs, 0)
-    // Blocks 3 to 4 of the one, 0 of the other, 60 to 62 of the one.
-    const of = (block: number, count: number): number[] => [...crcs.subarray(block, block + count)]
-    const pieces = {
-      count: 3,
-      files: [one, two, one],
-      positions: Float64Array.of(3 * 4096, 0, 60 * 4096, -1),
-      blockCounts: Uint32Array.of(2, 1, 3, 1),
-      targetOffsets: Uint32Array.of(4096, 0, 5 * 4096, 0),
-      crcs: Uint32Array.from([...of(3, 2), ...of(0, 1), ...of(60, 3), 0]),
+  describe('are read in pieces of several at once', () => {
+    /** Of a file of 64 blocks, block i is full of `fill` + i. */
+    const contents = (fill: number): Uint8Array => Uint8Array.from({ length: 64 * 4096 }, (_, i) => fill + Math.floor(i / 4096))
+    const crcsOf = (bytes: Uint8Array): Uint32Array => {
+      const crcs = new Uint32Array(bytes.length / 4096)
+      nativeChecksum.crc32cBlocks(bytes, 0, crcs.length, crcs, 0)
+      return crcs
     }
-    const target = new Uint8Array(8 * 4096)
-    expect(disk.tryReadPieces(pieces, target)).toBe(true)
-    const expected = new Uint8Array(8 * 4096)
-    expected.set(bytes.subarray(3 * 4096, 5 * 4096), 4096)
-    expected.set(bytes.subarray(0, 4096), 0)
-    expected.set(bytes.subarray(60 * 4096, 63 * 4096), 5 * 4096)
-    expect(Buffer.compare(target, expected)).toBe(0)
+    let one: DiskFile
+    let two: DiskFile
+    beforeEach(async () => {
+      one = await open('one', 64 * 4096)
+      two = await open('two', 64 * 4096)
+      one.write([contents(1)], 0, () => {})
+      two.write([contents(101)], 0, () => {})
+    })
+    afterEach(() => {
+      one.close()
+      two.close()
+    })
+    interface Wanted {
+      readonly file: DiskFile
+      readonly block: number
+      readonly blocks: number
+      readonly to: number
+    }
+    const piecesOf = (wanted: readonly Wanted[]) => ({
+      count: wanted.length,
+      files: wanted.map(({ file }) => file),
+      positions: Float64Array.from(wanted, ({ block }) => block * 4096),
+      blockCounts: Uint32Array.from(wanted, ({ blocks }) => blocks),
+      targetOffsets: Uint32Array.from(wanted, ({ to }) => to * 4096),
+      crcs: Uint32Array.from(
+        wanted.flatMap(({ file, block, blocks }) => [...crcsOf(contents(file === one ? 1 : 101)).subarray(block, block + blocks)]),
+      ),
+    })
+    const fills = (target: Uint8Array): number[] =>
+      Array.from({ length: target.length / 4096 }, (_, i) => {
+        const block = target.subarray(i * 4096, (i + 1) * 4096)
+        return block.every((byte) => byte === block[0]) ? (block[0] ?? -1) : -1
+      })
+    const three = (): ReturnType<typeof piecesOf> =>
+      piecesOf([
+        { file: one, block: 3, blocks: 2, to: 1 },
+        { file: two, block: 0, blocks: 1, to: 0 },
+        { file: one, block: 60, blocks: 3, to: 5 },
+      ])
 
-    for (const wrong of [0, 2, 5]) {
-      const otherCrcs = pieces.crcs.slice()
-      otherCrcs[wrong] = (otherCrcs[wrong] ?? 0) ^ 1
-      expect(disk.tryReadPieces({ ...pieces, crcs: otherCrcs }, target), `checksum ${wrong}`).toBe(false)
-    }
-    expect(disk.tryReadPieces({ ...pieces, positions: Float64Array.of(0, 0, 62 * 4096) }, target), 'behind the end').toBe(false)
-    expect(disk.tryReadPieces({ ...pieces, count: 0 }, target)).toBe(true)
-    const refused = (change: Partial<typeof pieces>, into = target): void => {
-      expect(() => disk.tryReadPieces({ ...pieces, ...change }, into), JSON.stringify(change)).toThrow(RangeError)
-    }
-    refused({ count: 4, files: [one, two, one, two] })
-    refused({ blockCounts: Uint32Array.of(2, 1) })
-    refused({ targetOffsets: Uint32Array.of(7 * 4096, 0, 0) })
-    refused({ crcs: new Uint32Array(1) })
-    refused({}, new Uint8Array(4096))
-    one.close()
-    two.close()
+    it('each to its place, however many, and few after many', () => {
+      const many = Array.from({ length: 256 }, (_, i) => ({ file: i % 3 === 0 ? two : one, block: (i * 37) % 64, blocks: 1, to: 255 - i }))
+      const large = new Uint8Array(256 * 4096)
+      expect(disk.tryReadPieces(piecesOf(many), large)).toBe(true)
+      expect(fills(large)).toEqual(many.map(({ file, block }) => (file === one ? 1 : 101) + block).reverse())
+      const target = new Uint8Array(9 * 4096)
+      expect(disk.tryReadPieces(three(), target)).toBe(true)
+      expect(fills(target)).toEqual([101, 4, 5, 0, 0, 61, 62, 63, 0])
+      expect(disk.tryReadPieces({ ...three(), count: 0 }, target)).toBe(true)
+    })
+
+    it('or not, where one is not what its checksum says or lies behind the end', () => {
+      const target = new Uint8Array(9 * 4096)
+      for (const wrong of [0, 2, 5]) {
+        const pieces = three()
+        pieces.crcs[wrong] = (pieces.crcs[wrong] ?? 0) ^ 1
+        expect(disk.tryReadPieces(pieces, target), `checksum ${wrong}`).toBe(false)
+      }
+      expect(disk.tryReadPieces({ ...three(), positions: Float64Array.of(3 * 4096, 0, 62 * 4096) }, target)).toBe(false)
+    })
+
+    it('or none at all where one of them can not be', () => {
+      const target = new Uint8Array(9 * 4096)
+      const refused = (change: Partial<ReturnType<typeof piecesOf>>, into = target): void => {
+        expect(() => disk.tryReadPieces({ ...three(), ...change }, into), JSON.stringify(change)).toThrow(RangeError)
+      }
+      refused({ positions: Float64Array.of(3 * 4096, 0) })
+      refused({ blockCounts: Uint32Array.of(2, 1) })
+      refused({ targetOffsets: Uint32Array.of(4096, 0) })
+      refused({ crcs: new Uint32Array(5) })
+      refused({ targetOffsets: Uint32Array.of(4096, 0, 7 * 4096) })
+      refused({ targetOffsets: Uint32Array.of(4096, 0, 2 ** 32 - 1) })
+      refused({ blockCounts: Uint32Array.of(2, 1, 2 ** 32 - 1) })
+      for (const position of [Number.NaN, -1, 1.5, 2 ** 53, Number.POSITIVE_INFINITY]) {
+        refused({ positions: Float64Array.of(3 * 4096, 0, position) })
+      }
+      refused({}, new Uint8Array(4096))
+      expect(target.every((byte) => byte === 0)).toBe(true)
+    })
   })
 
   it('flush much that is dirty step by step, and say what a step says', async () => {
@@ -275,7 +321,8 @@ describe('the addon', () => {
     fc.assert(
       fc.property(fc.constantFrom(...functions), fc.array(odd, { maxLength: 8 }), ([name, call], args) => {
         // A descriptor that is certainly not open, so that even good arguments touch nothing.
-        const withFd = name.startsWith('crc32c') || name === 'addressRest' || opens.includes(name) ? args : [1_000_000, ...args]
+        const ofMany = name === 'tryReadPieces'
+        const withFd = ofMany || name.startsWith('crc32c') || name === 'addressRest' || opens.includes(name) ? args : [1_000_000, ...args]
         try {
           const result = (call as (...all: unknown[]) => unknown)(...withFd)
           // Even an odd time limit may be one.
@@ -290,5 +337,26 @@ describe('the addon', () => {
       { numRuns: 5_000 },
     )
     expect(refused).toBeGreaterThan(4_000)
+  })
+
+  it('checks the arguments of a read of many pieces, of the right kinds and of any contents', () => {
+    const word = fc.constantFrom(0, 1, 2, 4096, 8192, 2 ** 31, 2 ** 32 - 1)
+    const words = fc.array(word, { maxLength: 3 }).map((all) => Uint32Array.from(all))
+    const fds = fc.array(fc.constantFrom(1_000_000, -1), { maxLength: 3 }).map((all) => Int32Array.from(all))
+    const position = fc.constantFrom(Number.NaN, -1, 0, 1.5, 4096, 2 ** 53, Number.POSITIVE_INFINITY)
+    const positions = fc.array(position, { maxLength: 3 }).map((all) => Float64Array.from(all))
+    const outcomes = new Set<unknown>()
+    fc.assert(
+      fc.property(fc.nat(4), fds, positions, words, words, words, (count, descriptors, at, blocks, offsets, crcs) => {
+        try {
+          outcomes.add(native.tryReadPieces(count, new Uint8Array(8192), descriptors, at, blocks, offsets, crcs))
+        } catch (error) {
+          expect(error).toBeInstanceOf(RangeError)
+          outcomes.add('refused')
+        }
+      }),
+      { numRuns: 5_000 },
+    )
+    expect([...outcomes].sort()).toEqual([false, 'refused', true])
   })
 })

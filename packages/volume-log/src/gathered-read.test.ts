@@ -1,4 +1,4 @@
-import { BLOCK_BYTES, tryReadOneByOne } from '@holdfast/base'
+import { BLOCK_BYTES, sessionId, tryReadOneByOne } from '@holdfast/base'
 import type { ReadPieces } from '@holdfast/base'
 import { describe, expect, it, vi } from 'vitest'
 import { BLOCK, Harness } from './testing/harness.ts'
@@ -64,6 +64,37 @@ describe('a read of blocks that lie scattered', () => {
     expect(part[7 + 2 * BLOCK + 1000]).toBe(0)
   })
 
+  it('asks for each long run by itself', () => {
+    const h = new Harness({ segmentBlocks: 1024, sizeBlocks: 1000, immediatePercent: 100 }).open()
+    // Runs of 64, 65 and 200 blocks, in batches of 32 that lie behind one another only where relocated: each is one batch here.
+    const fills = (first: number, count: number): number[] => Array.from({ length: count }, (_, i) => ((first + i) % 251) + 1)
+    const batch = (first: number, count: number): void => {
+      const made = h.log.newBatch(count)
+      const at = made.addWrite(sessionId(7), 0, first, count)
+      fills(first, count).forEach((fill, i) => made.buffer.fill(fill, at + i * BLOCK, at + (i + 1) * BLOCK))
+      h.room(count)
+      h.log.seal(made, h.epoch)
+      if (!h.log.append(made, () => undefined)) throw new Error('not written at once')
+    }
+    let next = 0
+    for (const count of [1, 64, 1, 65, 3, 200, 1]) {
+      batch(next, count)
+      next += count
+    }
+    h.commit()
+    const asked = watched(h)
+    const target = new Uint8Array(next * BLOCK)
+    expect(h.log.tryRead(0, target.length, target, 0)).toBe(true)
+    expectBlocks(target, 0, next)
+    expect(asked.counts).toEqual([5])
+    // The 200 begin at block 134, behind six headers.
+    const segment = h.disk.paths().find((path) => path.includes('/segment-')) ?? ''
+    h.disk.flipBit(segment, (134 + 6 + 150) * BLOCK, 1)
+    expect(h.log.tryRead(0, target.length, target, 0)).toBe(false)
+    const [error] = h.wait<[unknown]>((done) => h.log.read(0, target.length, target, 0, done))
+    expect(error).toMatchObject({ kind: 'damaged', logicalBlock: 284, blockCount: 1 })
+  })
+
   it('is not answered at once where a block is not in the page cache, and leaves nothing to the next', () => {
     const h = scattered()
     const asked = watched(h)
@@ -77,6 +108,33 @@ describe('a read of blocks that lie scattered', () => {
     expect(h.log.tryRead(300 * BLOCK, 20 * BLOCK, target, 0)).toBe(true)
     expectBlocks(target, 300, 20)
     expect(asked.counts).toEqual([20])
+  })
+
+  it('that ended in the middle leaves nothing to the next', () => {
+    const h = scattered()
+    const asked = watched(h)
+    const target = new Uint8Array(64 * BLOCK)
+    const read = (first: number, count: number): boolean => h.log.tryRead(first * BLOCK, count * BLOCK, target, 0)
+    vi.mocked(h.disk.tryReadPieces).mockImplementationOnce(() => {
+      throw new Error('a mistake')
+    })
+    expect(() => read(0, 64)).toThrow('a mistake')
+    // Half of the volume's segments have no checksums in memory after a start.
+    const again = h.reopen()
+    const other = watched(again)
+    let missed = 0
+    for (let first = 0; first + 20 <= BLOCKS; first += 20) {
+      if (!again.log.tryRead(first * BLOCK, 20 * BLOCK, target, 0)) missed++
+    }
+    expect(missed).toBeGreaterThan(0)
+    expect(again.wait<[unknown]>((done) => again.log.read(300 * BLOCK, 20 * BLOCK, target, 0, done))[0]).toBeUndefined()
+    target.fill(255)
+    other.counts.length = 0
+    expect(again.log.tryRead(300 * BLOCK, 20 * BLOCK, target, 0)).toBe(true)
+    expectBlocks(target, 300, 20)
+    expect(other.counts).toEqual([20])
+    expect(target.subarray(20 * BLOCK).every((byte) => byte === 255)).toBe(true)
+    expect(asked.counts).toEqual([])
   })
 
   it('says which block is damaged', () => {

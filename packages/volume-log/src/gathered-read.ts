@@ -1,5 +1,5 @@
 /** The runs of blocks that one read needs, of however many segments, to be asked of the disk in one call. */
-import { BLOCK_BYTES, empty } from '@holdfast/base'
+import { BLOCK_BYTES } from '@holdfast/base'
 import type { Disk, DiskFile, ReadPieces } from '@holdfast/base'
 import type { Segment } from './segment-set.ts'
 
@@ -10,6 +10,7 @@ const PIECE_BLOCKS_MAX = 64
 
 export class GatheredRead implements ReadPieces {
   count = 0
+  /** Behind `count` are those of reads before: closed ones, perhaps, and small. */
   readonly files: DiskFile[] = []
   readonly positions = new Float64Array(PIECES_MAX)
   readonly blockCounts = new Uint32Array(PIECES_MAX)
@@ -27,7 +28,6 @@ export class GatheredRead implements ReadPieces {
   #forget(): void {
     this.count = 0
     this.#crcCount = 0
-    empty(this.files)
   }
 
   /**
@@ -41,7 +41,7 @@ export class GatheredRead implements ReadPieces {
       return file.tryReadVerified(target, targetOffset, blockCount, index * BLOCK_BYTES, crcs, index) === blockCount
     }
     if (this.count === PIECES_MAX && !this.finish(target)) return false
-    this.files.push(file)
+    this.files[this.count] = file
     this.positions[this.count] = index * BLOCK_BYTES
     this.blockCounts[this.count] = blockCount
     this.targetOffsets[this.count] = targetOffset
