@@ -14,6 +14,11 @@ constexpr int64_t kBlockBytes = 4096;
 // Largest integer that a double holds exactly.
 constexpr double kIntegerMax = 9007199254740991.0;
 
+// Whether it is a whole number from `least` to `most`; NaN is none.
+inline bool IsWhole(double number, double least, double most) {
+  return number >= least && number <= most && number == static_cast<double>(static_cast<int64_t>(number));
+}
+
 inline bool Integer(const Napi::CallbackInfo& info, size_t index, const char* name, double least,
                     double most, int64_t* out) {
   double number;
@@ -23,7 +28,7 @@ inline bool Integer(const Napi::CallbackInfo& info, size_t index, const char* na
         .ThrowAsJavaScriptException();
     return false;
   }
-  if (!(number >= least && number <= most) || number != static_cast<double>(static_cast<int64_t>(number))) {
+  if (!IsWhole(number, least, most)) {
     Napi::RangeError::New(info.Env(), std::string(name) + " is out of range")
         .ThrowAsJavaScriptException();
     return false;

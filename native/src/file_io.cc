@@ -251,9 +251,7 @@ bool Pieces(const Napi::CallbackInfo& info, std::vector<Piece>* out) {
         !Inside(env, "crcs", crc_index, blocks, crc_count)) {
       return false;
     }
-    const bool whole = position >= 0 && position <= kIntegerMax &&
-                       position == static_cast<double>(static_cast<int64_t>(position));
-    if (fd < 0 || !whole) {
+    if (fd < 0 || !IsWhole(position, 0, kIntegerMax)) {
       Napi::RangeError::New(env, fd < 0 ? "fd is out of range" : "position is out of range").ThrowAsJavaScriptException();
       return false;
     }

@@ -136,8 +136,9 @@ export class Harness {
 
   /** Appends one batch of writes [first block, fill bytes…]; returns its bytes and place. */
   write(...writes: readonly (readonly [number, ...number[]])[]): { lsn: Lsn; bytes: Uint8Array } {
-    this.room(writes.reduce((sum, [, ...fills]) => sum + fills.length, 0))
-    const batch = this.log.newBatch(32)
+    const blocks = writes.reduce((sum, [, ...fills]) => sum + fills.length, 0)
+    this.room(blocks)
+    const batch = this.log.newBatch(Math.max(32, blocks))
     for (const [block, ...fills] of writes) {
       const at = batch.addWrite(sessionId(7), 0, block, fills.length)
       fills.forEach((fill, i) => batch.buffer.fill(fill, at + i * BLOCK, at + (i + 1) * BLOCK))
