@@ -52,6 +52,10 @@ class Bench {
     this.h.disk.flipBit(this.file(position >> 4), (position % 16) * BLOCK + 40, 1)
   }
 
+  spoil(position: number): void {
+    this.h.disk.spoil(this.file(position >> 4), (position % 16) * BLOCK)
+  }
+
   member(name: string, answer: Answer): void {
     const node = nodeId(name)
     const send = (message: PeerMessage): void => {
@@ -158,14 +162,22 @@ describe('a block that the disk does not give', () => {
   it('is fetched from a member as if it were damaged', () => {
     const bench = new Bench()
     bench.member('n2', bench.right)
-    bench.h.disk.failNext = 'read'
+    bench.spoil(3)
     expect(bench.read(1)).toEqual(['read', 2])
     expect(bench.asked).toEqual(['n2:3'])
   })
 
+  it('is read after all where the disk fails only once', () => {
+    const bench = new Bench()
+    bench.member('n2', bench.right)
+    bench.h.disk.failNext = 'read'
+    expect(bench.read(1)).toEqual(['read', 2])
+    expect(bench.asked).toEqual([])
+  })
+
   it('is an error when nobody else has it', () => {
     const bench = new Bench()
-    bench.h.disk.failNext = 'read'
+    bench.spoil(3)
     expect(bench.read(1)[0]).toBe('lost')
     expect(bench.failures).toEqual([])
   })

@@ -24,6 +24,8 @@ export interface ScanRange {
   readonly payload: boolean
   /** Where no valid header lies, look for the next one block by block instead of ending. */
   readonly resync?: boolean | undefined
+  /** Takes a block that the disk does not give for one of zeroes. Otherwise the walk ends with the error. */
+  readonly pastUnreadable?: boolean | undefined
   /** What is read at once, and its headers decoded. */
   readonly readBytesMax?: number | undefined
 }
@@ -93,10 +95,27 @@ export class BatchScan {
     const blocks = Math.min(this.#buffer.length / BLOCK_BYTES, room)
     const index = this.#index
     this.#range.file.read(this.#buffer, 0, blocks * BLOCK_BYTES, index * BLOCK_BYTES, (error) => {
-      if (error !== undefined) return this.#visitor.end(error, index, 'invalid')
-      this.#start = index
-      this.#blocks = blocks
-      this.run()
+      if (error === undefined) return this.#loaded(index, blocks)
+      if (this.#range.pastUnreadable !== true) return this.#visitor.end(error, index, 'invalid')
+      this.#loadSingly(index, blocks, 0, 0)
+    })
+  }
+
+  #loaded(index: number, blocks: number): void {
+    this.#start = index
+    this.#blocks = blocks
+    this.run()
+  }
+
+  /** Where one sector is bad the others are read. Where none can be read, it is the disk that fails. */
+  #loadSingly(index: number, blocks: number, at: number, bad: number): void {
+    if (at === blocks) return this.#loaded(index, blocks)
+    const offset = at * BLOCK_BYTES
+    this.#range.file.read(this.#buffer, offset, BLOCK_BYTES, (index + at) * BLOCK_BYTES, (error) => {
+      if (error === undefined) return this.#loadSingly(index, blocks, at + 1, bad)
+      if (bad + 1 === blocks) return this.#visitor.end(error, index, 'invalid')
+      this.#buffer.fill(0, offset, offset + BLOCK_BYTES)
+      this.#loadSingly(index, blocks, at + 1, bad + 1)
     })
   }
 }

@@ -124,7 +124,7 @@ export class Compaction {
       if (file === undefined || error !== undefined) return finish()
       const baseLsn = segment.number * geometry.segmentBlocks
       const range = { file, baseLsn, fromIndex: 0, endIndex: geometry.segmentBlocks, readBytesMax: READ_BYTES_MAX }
-      new BatchScan(core.checksum, { ...range, seed: geometry.seed, payload: false, resync: true }, {
+      new BatchScan(core.checksum, { ...range, seed: geometry.seed, payload: false, resync: true, pastUnreadable: true }, {
         batch: (header) => {
           collect(header, written, header.lsn - baseLsn + 1)
           return true

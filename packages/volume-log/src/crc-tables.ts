@@ -50,8 +50,8 @@ export class CrcTables {
         this.#finish(segment, error)
       },
     }
-    // A header that is damaged hides only the checksums of its own batch.
-    new BatchScan(checksum, { ...range, resync: true }, visitor).run()
+    // A header that is damaged hides only the checksums of its own batch, a bad sector those of no other.
+    new BatchScan(checksum, { ...range, resync: true, pastUnreadable: true }, visitor).run()
   }
 
   #finish(segment: Segment, error: DiskError | undefined): void {

@@ -49,6 +49,49 @@ describe('damage', () => {
     expect(one).toMatchObject({ kind: 'damaged', logicalBlock: 61, blockCount: 1 })
   })
 
+  describe('of a sector that can not be read, in a segment whose checksums are not in memory', () => {
+    /** Segment 0 holds batches 0 to 7; nothing of it is read when the log is opened. */
+    const spoilt = (...blocks: readonly number[]): { readonly h: Harness; readonly bytes: Uint8Array } => {
+      const h = flushed()
+      h.wait<unknown[]>((done) => h.log.checkpointNow(done))
+      const bytes = h.disk.bytesOf(segmentFile(h, 0))?.slice() ?? new Uint8Array()
+      h.close()
+      for (const block of blocks) h.disk.spoil(segmentFile(h, 0), block * BLOCK)
+      return { h: h.open(), bytes }
+    }
+    const target = new Uint8Array(BLOCK)
+    const read = (h: Harness, block: number): unknown => {
+      return h.wait<[unknown]>((done) => h.log.read(block * BLOCK, BLOCK, target, 0, done))[0] ?? target[0]
+    }
+    const repair = (h: Harness, at: number, bytes: Uint8Array): unknown => {
+      return h.wait<[unknown]>((done) => h.log.repairBlocks(lsn(at), bytes.slice(at * BLOCK, (at + 1) * BLOCK), done))[0]
+    }
+
+    it('is that of its own block alone, and is repaired', () => {
+      const { h, bytes } = spoilt(7)
+      expect([0, 2, 4, 5, 6].map((block) => read(h, block))).toEqual([1, 3, 5, 6, 7])
+      expect(read(h, 3)).toEqual({ kind: 'damaged', lsn: 7, logicalBlock: 3, blockCount: 1 })
+      expect(repair(h, 7, bytes)).toBeUndefined()
+      expect(read(h, 3)).toBe(4)
+    })
+
+    it('is that of its batch alone where it was a header, which is named and repaired', () => {
+      const { h, bytes } = spoilt(2)
+      expect([0, 2, 3, 6].map((block) => read(h, block))).toEqual([1, 3, 4, 7])
+      expect(read(h, 1)).toEqual({ kind: 'damaged', lsn: 3, logicalBlock: 1, blockCount: 1 })
+      expect(repair(h, 3, bytes)).toMatchObject({ kind: 'wrong' })
+      expect(h.wait<[unknown]>((done) => h.log.damagedHeaderBefore(lsn(3), done))).toEqual([2])
+      expect(repair(h, 2, bytes)).toBeUndefined()
+      expect(repair(h, 3, bytes)).toBeUndefined()
+      expect(read(h, 1)).toBe(2)
+    })
+
+    it('is the error of a disk where no block can be read', () => {
+      const { h, bytes } = spoilt(...Array.from({ length: 16 }, (_, block) => block))
+      expect(repair(h, 7, bytes)).toMatchObject({ kind: 'io' })
+    })
+  })
+
   it('of a header where the log ends is repaired with the checksums that it holds', () => {
     const h = flushed()
     const header = h.disk.bytesOf(segmentFile(h, 1))?.slice(4 * BLOCK, 5 * BLOCK)

@@ -59,7 +59,7 @@ export function damagedHeaderBefore(core: LogCore, position: Lsn, done: (header:
   segments.retain(segment)
   segments.open(segment, (_error, file) => {
     if (file === undefined) return finish(undefined)
-    const range = { file, baseLsn, fromIndex: 0, endIndex, seed: geometry.seed, payload: false }
+    const range = { file, baseLsn, fromIndex: 0, endIndex, seed: geometry.seed, payload: false, pastUnreadable: true }
     new BatchScan(checksum, range, {
       batch: (header) => header.endLsn <= position,
       end: (error, index, stopped) => {

@@ -17,6 +17,8 @@ class Inode {
   readonly dirty = new Set<number>()
   /** Pages that are not in the page cache: tryReadVerified misses. */
   readonly cold = new Set<number>()
+  /** Pages that the disk gives an error for until they are written. */
+  readonly bad = new Set<number>()
   constructor(bytes: number) {
     this.cache = new Uint8Array(bytes)
     this.platter = new Uint8Array(bytes)
@@ -195,6 +197,13 @@ export class MemoryDisk implements Disk {
     }
   }
 
+  /** The page at `position` can't be read any more until it is written. */
+  spoil(path: string, position: number): void {
+    const inode = this.#files.get(path)
+    if (inode === undefined) throw new Error(`${path} does not exist`)
+    inode.bad.add(Math.floor(position / PAGE))
+  }
+
   /** Drops pages from the cache, so that they can't be read at once. */
   evict(path: string): void {
     const inode = this.#files.get(path)
@@ -246,7 +255,9 @@ export class MemoryDisk implements Disk {
       },
       tryReadVerified: (target, targetOffset, blockCount, position, crcs, crcIndex) => {
         alive()
-        for (let i = 0; i < blockCount; i++) if (inode.cold.has(position / PAGE + i)) return -1
+        for (let page = position / PAGE; page < position / PAGE + blockCount; page++) {
+          if (inode.cold.has(page) || inode.bad.has(page)) return -1
+        }
         target.set(inode.cache.subarray(position, position + blockCount * PAGE), targetOffset)
         const found = new Uint32Array(blockCount)
         this.#checksum.crc32cBlocks(target, targetOffset, blockCount, found, 0)
@@ -260,6 +271,9 @@ export class MemoryDisk implements Disk {
           if (error !== undefined) return done(error)
           if (position + length > inode.cache.length) {
             return done({ kind: 'io', message: 'read behind the end of the file' })
+          }
+          for (let page = Math.floor(position / PAGE); page * PAGE < position + length; page++) {
+            if (inode.bad.has(page)) return done({ kind: 'io', message: 'bad sector' })
           }
           target.set(inode.cache.subarray(position, position + length), targetOffset)
           for (let at = position; at < position + length; at += PAGE) inode.cold.delete(at / PAGE)
@@ -307,5 +321,6 @@ function put(inode: Inode, buffers: readonly Uint8Array[], position: number): vo
   for (let page = Math.floor(position / PAGE); page * PAGE < at; page++) {
     inode.dirty.add(page)
     inode.cold.delete(page)
+    inode.bad.delete(page)
   }
 }
