@@ -12,7 +12,7 @@ import type {
   Scheduler,
   Shard,
 } from '@holdfast/base'
-import type { CrcCache, LogSettings, SummaryCache } from '@holdfast/volume-log'
+import type { LogMemory, LogSettings } from '@holdfast/volume-log'
 import type { PeerMessage } from '@holdfast/wire'
 import type { ClusterView } from './cluster-view.ts'
 import type { PeerTable } from './peer-table.ts'
@@ -91,7 +91,7 @@ export interface LeaseState {
   serial: number
 }
 
-export interface NodeContext extends EnginePorts {
+export interface NodeContext extends EnginePorts, LogMemory {
   readonly self: EngineSelf
   readonly bootId: string
   readonly shard: Shard
@@ -101,7 +101,5 @@ export interface NodeContext extends EnginePorts {
   readonly view: ClusterView
   readonly peers: PeerTable
   readonly statistics: Statistics
-  readonly crcCache: CrcCache
-  readonly summaryCache: SummaryCache
   readonly rests: RestRation
 }

@@ -17,7 +17,7 @@ import {
   timestamp,
   type VolumeId,
 } from '@holdfast/base'
-import { CrcCache, SummaryCache } from '@holdfast/volume-log'
+import { CrcCache, SummaryCache, WordPool } from '@holdfast/volume-log'
 import type { PeerMessage, VolumeEpoch } from '@holdfast/wire'
 import { Admin } from './admin.ts'
 import { Attachments } from './attachments.ts'
@@ -46,6 +46,7 @@ const RESTING_TICKS = 120
 const QUIET_TICKS = 4
 const CRC_CACHE_BYTES = 32 * 1024 * 1024
 const SUMMARY_CACHE_BYTES = 16 * 1024 * 1024
+const WORD_POOL_BYTES = 8 * 1024 * 1024
 
 export interface EngineOptions {
   readonly self: EngineSelf
@@ -130,6 +131,7 @@ class NodeEngine implements Engine {
       statistics: new Statistics(),
       crcCache: new CrcCache(CRC_CACHE_BYTES / shard.count),
       summaryCache: new SummaryCache(SUMMARY_CACHE_BYTES / shard.count),
+      wordPool: new WordPool(WORD_POOL_BYTES / shard.count),
       rests: new RestRation(),
     }
     this.#giver = new GrantGiver((volume, until) => {

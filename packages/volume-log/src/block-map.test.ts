@@ -2,9 +2,11 @@ import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { BlockMap, type BlockMapOptions, BUCKET_NUMBER, PAGE_ENTRIES } from './block-map.ts'
 import { ScatteredBlocks } from './scattered-blocks.ts'
+import { WordPool } from './word-pool.ts'
 
 const SEGMENT_BLOCKS = 1024
 const ENTRIES = 50 * SEGMENT_BLOCKS
+const wordPool = new WordPool(1 << 20)
 
 type Step =
   | { readonly kind: 'set' | 'clear'; readonly block: number; readonly count: number; readonly entry: number }
@@ -106,7 +108,7 @@ describe('the block map', () => {
   ])('gives what was put there: %s', (_what, options) => {
     fc.assert(
       fc.property(fc.array(step, { maxLength: 80 }), fc.nat(), (steps, seed) => {
-        const checked = new Checked({ segmentBlocks: SEGMENT_BLOCKS, seed, ...options })
+        const checked = new Checked({ segmentBlocks: SEGMENT_BLOCKS, wordPool, seed, ...options })
         const asked = new Set<number>()
         for (const one of steps) {
           checked.take(one)
@@ -119,7 +121,7 @@ describe('the block map', () => {
   })
 
   it.each([[18], [3], [0]])('holds many scattered blocks, forgets them, and holds others (depth %i)', (depthMax) => {
-    const checked = new Checked({ segmentBlocks: SEGMENT_BLOCKS, seed: 9, wholePages: 0, depthMax })
+    const checked = new Checked({ segmentBlocks: SEGMENT_BLOCKS, wordPool, seed: 9, wholePages: 0, depthMax })
     const blocks = Array.from({ length: 6_000 }, (_, i) => (i * 2_654_435_761) % 2 ** 33)
     blocks.forEach((at, i) => checked.take({ kind: 'set', block: at, count: 1, entry: 1 + (i % ENTRIES) }))
     checked.hold()
@@ -134,8 +136,42 @@ describe('the block map', () => {
     expect(checked.map.snapshot().pages).toEqual([])
   })
 
+  it('uses pages again that a snapshot held, once it is released', () => {
+    const pool = new WordPool(1 << 20)
+    const map = new BlockMap({ segmentBlocks: SEGMENT_BLOCKS, wordPool: pool, seed: 1, wholePages: 1 })
+    const change = (entry: number): void => {
+      map.setRun(0, 2, entry)
+      map.setRun(PAGE_ENTRIES * 5, 1, entry + 2)
+    }
+    change(1)
+    const { pages } = map.snapshot()
+    change(11)
+    expect(pool.bytes).toBe(0)
+    map.release()
+    expect(pool.bytes).toBe(2 * 4096)
+    const next = map.snapshot()
+    change(21)
+    expect(pool.bytes).toBe(0)
+    expect([next.pages[0]?.[0], next.pages[1]?.includes(13), next.pages[1]?.includes(23)]).toEqual([11, true, false])
+    map.release()
+    const [page, bucket] = map.snapshot().pages
+    expect([page, bucket].every((words) => words !== undefined && pages.includes(words))).toBe(true)
+    expect([map.get(0), map.get(1), map.get(PAGE_ENTRIES * 5)]).toEqual([21, 22, 23])
+  })
+
+  it('uses no page again that was still held when all was forgotten', () => {
+    const pool = new WordPool(1 << 20)
+    const map = new BlockMap({ segmentBlocks: SEGMENT_BLOCKS, wordPool: pool, seed: 1, wholePages: 1 })
+    map.setRun(0, 2, 1)
+    map.snapshot()
+    map.setRun(0, 2, 11)
+    map.reset()
+    map.release()
+    expect(pool.bytes).toBe(0)
+  })
+
   it('takes the memory of what is mapped, not of the volume', () => {
-    const map = new BlockMap({ segmentBlocks: SEGMENT_BLOCKS, seed: 1, wholePages: 64 })
+    const map = new BlockMap({ segmentBlocks: SEGMENT_BLOCKS, wordPool, seed: 1, wholePages: 64 })
     const blocks = 20_000
     for (let i = 0; i < blocks; i++) map.setRun(i * 53_687, 1, 1 + (i % ENTRIES))
     const { pages, numbers } = map.snapshot()
@@ -145,7 +181,7 @@ describe('the block map', () => {
   })
 
   it('loads a page whose blocks find no room as a page', () => {
-    const checked = new Checked({ segmentBlocks: SEGMENT_BLOCKS, seed: 5, wholePages: 0, depthMax: 0 })
+    const checked = new Checked({ segmentBlocks: SEGMENT_BLOCKS, wordPool, seed: 5, wholePages: 0, depthMax: 0 })
     for (let i = 0; i < 407; i++) checked.take({ kind: 'set', block: i * PAGE_ENTRIES, count: 1, entry: 1 + i })
     const page = new Uint32Array(PAGE_ENTRIES)
     for (let i = 0; i < 4; i++) {
@@ -157,7 +193,7 @@ describe('the block map', () => {
   })
 
   it('makes a page of a run that is long enough at once', () => {
-    const map = new BlockMap({ segmentBlocks: SEGMENT_BLOCKS, seed: 1, wholePages: 0 })
+    const map = new BlockMap({ segmentBlocks: SEGMENT_BLOCKS, wordPool, seed: 1, wholePages: 0 })
     map.setRun(4_200, 256, 1)
     expect(map.snapshot().numbers).toEqual([4])
     expect(map.runs(4_199, 300, 10)).toMatchObject([{ hole: true }, { hole: false, lengthBytes: 256 * 4096 }, { hole: true }])
@@ -166,7 +202,7 @@ describe('the block map', () => {
 
 describe('scattered blocks', () => {
   it('say that there is no room, and keep what they have', () => {
-    const scattered = new ScatteredBlocks(3, () => false, 0)
+    const scattered = new ScatteredBlocks(3, (words) => words, 0)
     let held = 0
     while (scattered.put(held * 977, held + 1) === 0) held++
     expect(held).toBeGreaterThan(300)

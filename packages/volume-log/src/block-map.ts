@@ -10,6 +10,7 @@
 import type { BlockStatusExtent } from '@holdfast/base'
 import { assert, BLOCK_BYTES } from '@holdfast/base'
 import { ScatteredBlocks } from './scattered-blocks.ts'
+import type { WordPool } from './word-pool.ts'
 
 export const PAGE_ENTRIES = 1024
 /** Pages of a group: what a huge volume has no block in costs a word for 1 GiB of it. */
@@ -34,6 +35,7 @@ export interface BlockMapOptions {
   readonly wholePages: number
   /** Of the hash: something that clients can hardly choose their blocks by. */
   readonly seed: number
+  readonly wordPool: WordPool
   /** Of the tables of scattered blocks; theirs by default. */
   readonly depthMax?: number | undefined
 }
@@ -51,6 +53,8 @@ export class BlockMap {
   #regions: ScatteredBlocks[] = []
   /** Pages that a snapshot holds and that must be copied before a change. */
   #frozen: Set<Uint32Array> | undefined
+  /** Those of them that a changed copy has taken the place of: nobody's once the snapshot is released. */
+  #replaced: Uint32Array[] = []
   #mapped = 0
   readonly #shift: number
   readonly #options: BlockMapOptions
@@ -155,6 +159,7 @@ export class BlockMap {
 
   release(): void {
     this.#frozen = undefined
+    for (const page of this.#replaced.splice(0)) this.#options.wordPool.give(page)
   }
 
   /** Takes a page, or a bucket, of a checkpoint; counts are brought up by it. */
@@ -186,6 +191,8 @@ export class BlockMap {
     this.#groups = []
     this.#regions = []
     this.#frozen = undefined
+    // The snapshot may still be read.
+    this.#replaced = []
     this.#mapped = 0
     this.live = new Uint32Array(64)
   }
@@ -243,7 +250,7 @@ export class BlockMap {
     const at = Math.floor(logicalBlock / REGION_BLOCKS)
     while (this.#regions.length <= at) {
       const { seed, depthMax } = this.#options
-      this.#regions.push(new ScatteredBlocks(seed, (words) => this.#frozen?.has(words) === true, depthMax))
+      this.#regions.push(new ScatteredBlocks(seed, (words) => this.#thawed(words), depthMax))
     }
     return this.#regions[at] as ScatteredBlocks
   }
@@ -251,14 +258,20 @@ export class BlockMap {
   /** The page, fit to be changed; its blocks are scattered no more. */
   #writable(number: number): Uint32Array {
     const page = this.#pageOf(number)
-    if (page !== undefined && this.#frozen?.has(page) !== true) return page
-    const own = page === undefined ? this.#gathered(number) : page.slice()
-    this.#putPage(number, own)
+    const own = page === undefined ? this.#gathered(number) : this.#thawed(page)
+    if (own !== page) this.#putPage(number, own)
     return own
   }
 
+  /** A page or bucket that may be changed: this one, or a copy in its place. */
+  #thawed(words: Uint32Array): Uint32Array {
+    if (this.#frozen?.has(words) !== true) return words
+    this.#replaced.push(words)
+    return this.#options.wordPool.copy(words)
+  }
+
   #gathered(number: number): Uint32Array {
-    const page = new Uint32Array(PAGE_ENTRIES)
+    const page = this.#options.wordPool.take(PAGE_ENTRIES)
     const first = number * PAGE_ENTRIES
     let left = this.#countOf(number)
     for (let i = 0; left > 0; i++) {

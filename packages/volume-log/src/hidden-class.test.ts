@@ -4,6 +4,7 @@ import { volumeId } from '@holdfast/base'
 import { expect, it } from 'vitest'
 import { CrcCache } from './crc-cache.ts'
 import { SummaryCache } from './summary-cache.ts'
+import { WordPool } from './word-pool.ts'
 import { HeaderView } from './header-codec.ts'
 import { LogCore } from './log-core.ts'
 import { newMeta } from './meta.ts'
@@ -29,6 +30,7 @@ function core(): LogCore {
     bootId: 'boot-1',
     crcCache: new CrcCache(1 << 20),
     summaryCache: new SummaryCache(1 << 20),
+    wordPool: new WordPool(1 << 20),
   }
   return new LogCore(options, newMeta(options))
 }

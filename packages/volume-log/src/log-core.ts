@@ -92,10 +92,10 @@ export class LogCore {
     this.events = options.events
     this.settings = { ...defaultSettings, ...options.settings }
     this.geometry = new Geometry(options.segmentBlocks, options.volume, options.path)
-    const { segmentBlocks, bootId, checksum } = options
+    const { segmentBlocks, bootId, checksum, wordPool } = options
     const boot = encodeText(bootId)
     const seed = checksum.crc32c(boot, 0, boot.length, this.geometry.seed)
-    this.map = new BlockMap({ segmentBlocks, wholePages: this.settings.mapWholePages, seed })
+    this.map = new BlockMap({ segmentBlocks, wholePages: this.settings.mapWholePages, seed, wordPool })
     this.segments = new SegmentSet(options.disk, this.geometry, options, this.settings)
     this.meta = new MetaFile(options.disk, this.geometry.metaPath, meta)
     this.sizeBytes = meta.sizeBytes

@@ -295,11 +295,12 @@ export class Rebuild implements RebuildTarget {
 
   /** Why the checkpoint can't be installed with what is here. */
   #problem(checkpoint: Checkpoint): string | undefined {
-    const { geometry, settings } = this.#core
+    const { geometry, settings, options } = this.#core
     if (checkpoint.seed !== geometry.seed) return 'checkpoint of another volume'
     if (checkpoint.segmentBlocks !== geometry.segmentBlocks) return 'checkpoint of another segment size'
     const { segmentBlocks, seed } = geometry
-    const map = new BlockMap({ segmentBlocks, wholePages: settings.mapWholePages, seed })
+    const { wordPool } = options
+    const map = new BlockMap({ segmentBlocks, wholePages: settings.mapWholePages, seed, wordPool })
     checkpoint.pageNumbers.forEach((number, i) => map.loadPage(number, checkpoint.page(i)))
     for (const segment of neededSegments(checkpoint, map.live)) {
       const tail = segment === geometry.segmentOf(checkpoint.lsn)

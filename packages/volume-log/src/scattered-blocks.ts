@@ -29,18 +29,18 @@ const emptyBucket = (depth: number): Bucket => ({ words: new Uint32Array(BUCKET_
 
 export class ScatteredBlocks {
   readonly #seed: number
-  readonly #isFrozen: (words: Uint32Array) => boolean
+  readonly #thaw: (words: Uint32Array) => Uint32Array
   readonly #depthMax: number
   /** By the first `#depth` bits of the hash; a bucket of less depth stands at several places. */
   #buckets: Bucket[] = [emptyBucket(0)]
   #depth = 0
   #used = 0
 
-  /** `seed`: clients that know it can choose blocks that share a bucket. `isFrozen`: must be copied to be changed. */
-  constructor(seed: number, isFrozen: (words: Uint32Array) => boolean, depthMax: number = DEPTH_MAX) {
+  /** `seed`: clients that know it can choose blocks that share a bucket. `thaw`: returns what may be changed in its place. */
+  constructor(seed: number, thaw: (words: Uint32Array) => Uint32Array, depthMax: number = DEPTH_MAX) {
     this.#seed = seed >>> 0
     this.#depthMax = depthMax
-    this.#isFrozen = isFrozen
+    this.#thaw = thaw
   }
 
   get size(): number {
@@ -119,7 +119,7 @@ export class ScatteredBlocks {
   }
 
   #writable(bucket: Bucket): Uint32Array {
-    if (this.#isFrozen(bucket.words)) bucket.words = bucket.words.slice()
+    bucket.words = this.#thaw(bucket.words)
     return bucket.words
   }
 

@@ -8,7 +8,8 @@ import type { CrcCache, CrcHolder } from './crc-cache.ts'
 import type { Geometry } from './geometry.ts'
 import { numberInName } from './geometry.ts'
 import { SUMMARY_BLOCKS_MAX, type SummaryCache, type SummaryHolder } from './summary-cache.ts'
-import type { LogSettings, SegmentCaches } from './types.ts'
+import type { LogMemory, LogSettings } from './types.ts'
+import type { WordPool } from './word-pool.ts'
 
 const RESERVED_SLOTS = 2
 
@@ -46,6 +47,7 @@ export class SegmentSet {
   readonly #geometry: Geometry
   readonly #checksums: CrcCache
   readonly #summaries: SummaryCache
+  readonly #wordPool: WordPool
   readonly #settings: LogSettings
   readonly #bySegment = new Map<number, Segment>()
   /** Written since the last flush began: a flush looks at these only, however many segments there are. */
@@ -56,11 +58,12 @@ export class SegmentSet {
   #spareCounter = 0
   round = 0
 
-  constructor(disk: Disk, geometry: Geometry, caches: SegmentCaches, settings: LogSettings) {
+  constructor(disk: Disk, geometry: Geometry, memory: LogMemory, settings: LogSettings) {
     this.#disk = disk
     this.#geometry = geometry
-    this.#checksums = caches.crcCache
-    this.#summaries = caches.summaryCache
+    this.#checksums = memory.crcCache
+    this.#summaries = memory.summaryCache
+    this.#wordPool = memory.wordPool
     this.#settings = settings
   }
 
@@ -206,8 +209,9 @@ export class SegmentSet {
 
   /** Tables for a segment that is empty so far. */
   freshTables(segment: Segment): void {
-    this.#checksums.add(segment, new Uint32Array(this.#geometry.segmentBlocks))
-    this.#summaries.begin(segment, this.#geometry.segmentBlocks)
+    const { segmentBlocks } = this.#geometry
+    this.#checksums.add(segment, this.#wordPool.take(segmentBlocks))
+    this.#summaries.begin(segment, this.#wordPool.take(segmentBlocks))
   }
 
   setTable(segment: Segment, table: Uint32Array): void {
@@ -227,6 +231,12 @@ export class SegmentSet {
     this.#summaries.remove(segment)
   }
 
+  /** Of a segment that nobody uses: a read under way would go on with the checksums of another one. */
+  #reuseTables({ crcs, summary }: { readonly crcs: Uint32Array | undefined; readonly summary: Uint32Array | undefined }): void {
+    if (crcs !== undefined) this.#wordPool.give(crcs)
+    if (summary !== undefined) this.#wordPool.give(summary)
+  }
+
   retain(segment: Segment): void {
     segment.users++
     segment.lastUse = this.round
@@ -239,7 +249,9 @@ export class SegmentSet {
 
   /** Frees a segment that nothing points at any more; keeps its file for reuse if wanted. */
   free(segment: Segment, recycle: boolean): void {
+    const { crcs, summary } = segment
     this.forget(segment)
+    if (segment.users === 0) this.#reuseTables({ crcs, summary })
     if (segment.users > 0 && recycle) segment.doomed = true
     else this.#dispose(segment, recycle)
   }

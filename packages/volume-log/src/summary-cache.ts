@@ -30,10 +30,9 @@ export class SummaryCache {
     return this.#bytes
   }
 
-  /** Gives a holder that is empty a summary of so many blocks; others may lose theirs. */
-  begin(holder: SummaryHolder, blocks: number): void {
+  /** Gives a holder that is empty its summary, all zeroes; others may lose theirs. */
+  begin(holder: SummaryHolder, summary: Uint32Array): void {
     this.remove(holder)
-    const summary = new Uint32Array(blocks)
     if (summary.byteLength > this.#bytesMax) return
     holder.summary = summary
     this.#holders.add(holder)

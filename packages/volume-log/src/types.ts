@@ -2,6 +2,7 @@
 import type { Checksum, Disk, DiskError, Epoch, EventLog, Lsn, Scheduler, VolumeId } from '@holdfast/base'
 import type { CrcCache } from './crc-cache.ts'
 import type { SummaryCache } from './summary-cache.ts'
+import type { WordPool } from './word-pool.ts'
 
 /** First log position of an epoch. Structurally equal to the wire's type of that name. */
 export interface EpochStart {
@@ -61,12 +62,13 @@ export const defaultSettings: LogSettings = {
 }
 
 /** Memory that all logs of a node share. */
-export interface SegmentCaches {
+export interface LogMemory {
   readonly crcCache: CrcCache
   readonly summaryCache: SummaryCache
+  readonly wordPool: WordPool
 }
 
-export interface ReplicaLogOptions extends SegmentCaches {
+export interface ReplicaLogOptions extends LogMemory {
   readonly disk: Disk
   readonly checksum: Checksum
   readonly scheduler: Scheduler

@@ -3,6 +3,7 @@ import { epoch as toEpoch, lsn, sessionId, volumeId } from '@holdfast/base'
 import type { Epoch, Lsn } from '@holdfast/base'
 import { CrcCache } from '../crc-cache.ts'
 import { SummaryCache } from '../summary-cache.ts'
+import { WordPool } from '../word-pool.ts'
 import { openReplicaLog } from '../open.ts'
 import type { OpenDone } from '../open.ts'
 import type { ReplicaLog } from '../replica-log.ts'
@@ -30,6 +31,7 @@ export class Harness {
   readonly disk: MemoryDisk
   readonly events: string[] = []
   readonly summaryCache: SummaryCache
+  readonly wordPool = new WordPool(1 << 20)
   readonly #options: HarnessOptions
   bootId = 'boot-1'
   wall = 1_000_000
@@ -98,6 +100,7 @@ export class Harness {
         bootId: this.bootId,
         crcCache: new CrcCache(this.#options.crcBytes ?? 1 << 20),
         summaryCache: this.summaryCache,
+        wordPool: this.wordPool,
         settings: { reserveBytes: 0, ...this.#options.settings },
         wallMs: () => this.wall++,
       },
