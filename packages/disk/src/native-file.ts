@@ -55,6 +55,7 @@ export class NativeFile implements DiskFile {
   }
 
   write(buffers: readonly Uint8Array[], position: number, done: DiskDone): boolean {
+    if (this.#refused(done)) return false
     let bytes = 0
     for (const buffer of buffers) bytes += buffer.length
     this.#dirtyBytes += bytes
@@ -134,6 +135,7 @@ export class NativeFile implements DiskFile {
     position: number,
     done: DiskDone,
   ): void {
+    if (this.#refused(done)) return
     this.#pending++
     native.read(this.#fd, target, targetOffset, length, position, (error) =>
       this.#finished(done, error),
@@ -150,10 +152,7 @@ export class NativeFile implements DiskFile {
       })
       return
     }
-    if (this.#closing && this.#pending === 0) {
-      setImmediate(done, diskError(new Error('the file is closed')))
-      return
-    }
+    if (this.#refused(done)) return
     this.#pending++
     const stepped = this.#dirtyBytes >= STEPPED_SYNC_BYTES_MIN
     const from = stepped ? this.#dirtyFrom : 0
@@ -165,6 +164,7 @@ export class NativeFile implements DiskFile {
   }
 
   punchHole(position: number, length: number, done: DiskDone): void {
+    if (this.#refused(done)) return
     this.#pending++
     native.punchHole(this.#fd, position, length, (error) => this.#finished(done, error))
   }
@@ -173,6 +173,13 @@ export class NativeFile implements DiskFile {
     if (this.#closing) return
     this.#closing = true
     if (this.#pending === 0) closeSync(this.#fd)
+  }
+
+  /** The descriptor is gone, and may be another file's by now. */
+  #refused(done: DiskDone): boolean {
+    if (!this.#closing || this.#pending > 0) return false
+    setImmediate(done, diskError(new Error('the file is closed')))
+    return true
   }
 
   #finished(done: DiskDone, error: unknown): void {

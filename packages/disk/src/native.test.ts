@@ -223,6 +223,22 @@ describe('files', () => {
     await expect(open('absent')).rejects.toMatchObject({ kind: 'absent' })
   })
 
+  it('that are closed refuse what is asked of them: their descriptor may be another file\'s', async () => {
+    const closed = await open('closed', 8192)
+    closed.close()
+    const other = await open('other', 8192)
+    const ask = (begin: (done: (error: unknown) => void) => unknown): Promise<unknown> => new Promise((resolve) => begin(resolve))
+    const refusal = { message: 'the file is closed' }
+    expect(await ask((done) => closed.write([pattern(4096, 1)], 0, done))).toMatchObject(refusal)
+    expect(await ask((done) => closed.read(new Uint8Array(4096), 0, 4096, 0, done))).toMatchObject(refusal)
+    expect(await ask((done) => closed.punchHole(0, 4096, done))).toMatchObject(refusal)
+    expect(await ask((done) => closed.datasync(done))).toMatchObject(refusal)
+    const target = pattern(4096, 9)
+    expect(await ask((done) => other.read(target, 0, 4096, 0, done))).toBeUndefined()
+    expect(target.every((byte) => byte === 0)).toBe(true)
+    other.close()
+  })
+
   it('are plain arrays when read as a whole, whose slice is a copy', async () => {
     await new Promise<void>((resolve) => disk.writeAtomic('meta', [pattern(100, 1)], () => resolve()))
     const bytes = whole('meta')

@@ -11,6 +11,8 @@ const READ_GROWTH = 4
 const FIRST_READ_BYTES = 16 * 1024
 const READ_BYTES_MAX = 1024 * 1024
 const HEADER_READ_BYTES_MAX = 64 * 1024
+/** So many blocks in a row that can't be read are no bad sectors: the disk fails. */
+const UNREADABLE_IN_ROW_MAX = 64
 
 export interface ScanRange {
   readonly file: DiskFile
@@ -38,6 +40,8 @@ export interface ScanVisitor {
   batch(header: HeaderView, bytes: Uint8Array, offset: number): boolean
   /** Ended at `index`: by the visitor, at the range's end, or where no valid header lies. */
   end(error: DiskError | undefined, index: number, stopped: 'visitor' | 'end' | 'invalid'): void
+  /** The disk does not give the block at `index`, where a header may lie. Only where the walk goes past such blocks. */
+  unreadable?(index: number): void
 }
 
 export class BatchScan {
@@ -50,6 +54,10 @@ export class BatchScan {
   #start = 0
   #blocks = 0
   #index: number
+  /** Those that the disk did not give. */
+  readonly #unreadable = new Set<number>()
+  #unreadableInRow = 0
+  #anyRead = false
 
   constructor(checksum: Checksum, range: ScanRange, visitor: ScanVisitor) {
     this.#range = range
@@ -71,6 +79,7 @@ export class BatchScan {
         header.decode(this.#buffer, offset) && header.lsn === lsn && header.seed === this.#range.seed
       const span = header.endLsn - lsn
       if (!valid || this.#index + span > this.#range.endIndex) {
+        if (this.#unreadable.has(this.#index)) this.#visitor.unreadable?.(this.#index)
         if (this.#range.resync === true) {
           this.#index++
           continue
@@ -95,9 +104,13 @@ export class BatchScan {
     const blocks = Math.min(this.#buffer.length / BLOCK_BYTES, room)
     const index = this.#index
     this.#range.file.read(this.#buffer, 0, blocks * BLOCK_BYTES, index * BLOCK_BYTES, (error) => {
-      if (error === undefined) return this.#loaded(index, blocks)
+      if (error === undefined) {
+        this.#anyRead = true
+        this.#unreadableInRow = 0
+        return this.#loaded(index, blocks)
+      }
       if (this.#range.pastUnreadable !== true) return this.#visitor.end(error, index, 'invalid')
-      this.#loadSingly(index, blocks, 0, 0)
+      this.#loadSingly(index, blocks, 0)
     })
   }
 
@@ -108,14 +121,22 @@ export class BatchScan {
   }
 
   /** Where one sector is bad the others are read. Where none can be read, it is the disk that fails. */
-  #loadSingly(index: number, blocks: number, at: number, bad: number): void {
+  #loadSingly(index: number, blocks: number, at: number): void {
     if (at === blocks) return this.#loaded(index, blocks)
     const offset = at * BLOCK_BYTES
     this.#range.file.read(this.#buffer, offset, BLOCK_BYTES, (index + at) * BLOCK_BYTES, (error) => {
-      if (error === undefined) return this.#loadSingly(index, blocks, at + 1, bad)
-      if (bad + 1 === blocks) return this.#visitor.end(error, index, 'invalid')
+      if (error === undefined) {
+        this.#anyRead = true
+        this.#unreadableInRow = 0
+        return this.#loadSingly(index, blocks, at + 1)
+      }
+      const last = index + at + 1 === this.#range.endIndex
+      if (++this.#unreadableInRow === UNREADABLE_IN_ROW_MAX || (last && !this.#anyRead)) {
+        return this.#visitor.end(error, index, 'invalid')
+      }
       this.#buffer.fill(0, offset, offset + BLOCK_BYTES)
-      this.#loadSingly(index, blocks, at + 1, bad + 1)
+      this.#unreadable.add(index + at)
+      this.#loadSingly(index, blocks, at + 1)
     })
   }
 }

@@ -86,6 +86,36 @@ describe('damage', () => {
       expect(read(h, 1)).toBe(2)
     })
 
+    it('is found in any place, the first blocks of the segment too', () => {
+      const { h } = spoilt(0, 1, 2, 3)
+      expect([2, 3, 7].map((block) => read(h, block))).toEqual([3, 4, 8])
+      expect(read(h, 0)).toMatchObject({ kind: 'damaged', lsn: 1 })
+    })
+
+    it('hides nothing any more once the disk gives the header after all', () => {
+      const { h } = spoilt()
+      const heal = h.disk.spoil(segmentFile(h, 0), 2 * BLOCK)
+      expect(read(h, 1)).toMatchObject({ kind: 'damaged', lsn: 3 })
+      heal()
+      expect(read(h, 1)).toBe(2)
+    })
+
+    it('keeps the segment from being appended to while it hides checksums of it', () => {
+      const h = flushed()
+      h.commit()
+      h.wait<unknown[]>((done) => h.log.checkpointNow(done))
+      h.close()
+      h.open()
+      const heal = h.disk.spoil(segmentFile(h, 1), 0)
+      expect(h.log.canAppend(1)).toBe('opening')
+      h.scheduler.run(() => h.events.includes('no segment to append to'))
+      expect(h.log.canAppend(1)).not.toBe('yes')
+      heal()
+      h.write([41, 9])
+      h.commit()
+      expect([read(h, 8), read(h, 41)]).toEqual([9, 9])
+    })
+
     it('is the error of a disk where no block can be read', () => {
       const { h, bytes } = spoilt(...Array.from({ length: 16 }, (_, block) => block))
       expect(repair(h, 7, bytes)).toMatchObject({ kind: 'io' })

@@ -218,6 +218,10 @@ export class SegmentSet {
     this.#checksums.add(segment, table)
   }
 
+  dropTable(segment: Segment): void {
+    this.#checksums.remove(segment)
+  }
+
   /** The blocks from `index` on were written for the logical blocks from `logicalBlock` on, and are committed. */
   summarize(segment: Segment, index: number, logicalBlock: number, blockCount: number): void {
     const { summary } = segment

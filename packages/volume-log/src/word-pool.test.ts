@@ -30,8 +30,18 @@ describe('arrays that were given up', () => {
     const pool = new WordPool(3 * 16)
     for (let i = 0; i < 5; i++) pool.give(new Uint32Array(4))
     expect(pool.bytes).toBe(3 * 16)
-    pool.give(new Uint32Array(0))
-    expect(pool.take(0)).toHaveLength(0)
+  })
+
+  it('make room for those of another length', () => {
+    const pool = new WordPool(3 * 16)
+    for (let i = 0; i < 3; i++) pool.give(new Uint32Array(4))
+    const given = new Uint32Array(8)
+    pool.give(given)
+    expect(pool.bytes).toBe(3 * 16)
+    expect(pool.take(8)).toBe(given)
+    expect(pool.bytes).toBe(16)
+    pool.give(new Uint32Array(13))
+    expect(pool.bytes).toBe(0)
   })
 })
 

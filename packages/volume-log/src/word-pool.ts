@@ -36,11 +36,17 @@ export class WordPool {
   }
 
   give(words: Uint32Array): void {
-    if (this.#bytes + words.byteLength > this.#bytesMax) return
+    while (this.#bytes + words.byteLength > this.#bytesMax) if (!this.#dropOther(words.length)) return
     this.#bytes += words.byteLength
     const same = this.#byLength.get(words.length)
     if (same === undefined) this.#byLength.set(words.length, [words])
     else same.push(words)
+  }
+
+  /** Makes room: what nobody takes any more, of a volume that is gone for instance, must not lie here for good. */
+  #dropOther(length: number): boolean {
+    for (const other of this.#byLength.keys()) if (other !== length && this.#used(other) !== undefined) return true
+    return false
   }
 
   #used(length: number): Uint32Array | undefined {

@@ -197,11 +197,13 @@ export class MemoryDisk implements Disk {
     }
   }
 
-  /** The page at `position` can't be read any more until it is written. */
-  spoil(path: string, position: number): void {
+  /** The page at `position` can't be read any more until it is written, or the returned function is called. */
+  spoil(path: string, position: number): () => void {
     const inode = this.#files.get(path)
     if (inode === undefined) throw new Error(`${path} does not exist`)
-    inode.bad.add(Math.floor(position / PAGE))
+    const page = Math.floor(position / PAGE)
+    inode.bad.add(page)
+    return () => inode.bad.delete(page)
   }
 
   /** Drops pages from the cache, so that they can't be read at once. */
