@@ -42,7 +42,10 @@ async function startAll(host: Host, settings: RunSettings, say: Say) {
         contestants.push({ target, started })
       }
     } catch (error) {
-      reason = `${target.name} is left out: ${error instanceof Error ? error.message : String(error)}`
+      const message = error instanceof Error ? error.message : String(error)
+      say(message)
+      // What a server wrote before it ended: the page wants to know of the last of it only.
+      reason = `${target.name} is left out: ${message.trim().split('\n').at(-1)}`
     }
     if (reason !== undefined) leftOut.push(reason)
     if (reason !== undefined) say(reason)

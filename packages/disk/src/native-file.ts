@@ -55,7 +55,7 @@ export class NativeFile implements DiskFile {
   }
 
   write(buffers: readonly Uint8Array[], position: number, done: DiskDone): boolean {
-    if (this.#refused(done)) return false
+    if (this.#refuseIfClosed(done)) return false
     let bytes = 0
     for (const buffer of buffers) bytes += buffer.length
     this.#dirtyBytes += bytes
@@ -135,7 +135,7 @@ export class NativeFile implements DiskFile {
     position: number,
     done: DiskDone,
   ): void {
-    if (this.#refused(done)) return
+    if (this.#refuseIfClosed(done)) return
     this.#pending++
     native.read(this.#fd, target, targetOffset, length, position, (error) =>
       this.#finished(done, error),
@@ -152,7 +152,7 @@ export class NativeFile implements DiskFile {
       })
       return
     }
-    if (this.#refused(done)) return
+    if (this.#refuseIfClosed(done)) return
     this.#pending++
     const stepped = this.#dirtyBytes >= STEPPED_SYNC_BYTES_MIN
     const from = stepped ? this.#dirtyFrom : 0
@@ -164,7 +164,7 @@ export class NativeFile implements DiskFile {
   }
 
   punchHole(position: number, length: number, done: DiskDone): void {
-    if (this.#refused(done)) return
+    if (this.#refuseIfClosed(done)) return
     this.#pending++
     native.punchHole(this.#fd, position, length, (error) => this.#finished(done, error))
   }
@@ -176,7 +176,7 @@ export class NativeFile implements DiskFile {
   }
 
   /** The descriptor is gone, and may be another file's by now. */
-  #refused(done: DiskDone): boolean {
+  #refuseIfClosed(done: DiskDone): boolean {
     if (!this.#closing || this.#pending > 0) return false
     setImmediate(done, diskError(new Error('the file is closed')))
     return true

@@ -54,7 +54,7 @@ export class BatchScan {
   #start = 0
   #blocks = 0
   #index: number
-  /** Those that the disk did not give. */
+  /** Indexes of blocks that the disk did not give; how many of them lie one behind the other up to the last one. */
   readonly #unreadable = new Set<number>()
   #unreadableInRow = 0
   #anyRead = false
@@ -106,7 +106,6 @@ export class BatchScan {
     this.#range.file.read(this.#buffer, 0, blocks * BLOCK_BYTES, index * BLOCK_BYTES, (error) => {
       if (error === undefined) {
         this.#anyRead = true
-        this.#unreadableInRow = 0
         return this.#loaded(index, blocks)
       }
       if (this.#range.pastUnreadable !== true) return this.#visitor.end(error, index, 'invalid')
@@ -120,22 +119,21 @@ export class BatchScan {
     this.run()
   }
 
-  /** Where one sector is bad the others are read. Where none can be read, it is the disk that fails. */
+  /** Where single sectors are bad the others are read. Where many in a row are, or all, it is the disk that fails. */
   #loadSingly(index: number, blocks: number, at: number): void {
     if (at === blocks) return this.#loaded(index, blocks)
     const offset = at * BLOCK_BYTES
     this.#range.file.read(this.#buffer, offset, BLOCK_BYTES, (index + at) * BLOCK_BYTES, (error) => {
       if (error === undefined) {
         this.#anyRead = true
-        this.#unreadableInRow = 0
         return this.#loadSingly(index, blocks, at + 1)
       }
-      const last = index + at + 1 === this.#range.endIndex
-      if (++this.#unreadableInRow === UNREADABLE_IN_ROW_MAX || (last && !this.#anyRead)) {
-        return this.#visitor.end(error, index, 'invalid')
-      }
+      const block = index + at
+      this.#unreadableInRow = this.#unreadable.has(block - 1) ? this.#unreadableInRow + 1 : 1
+      const none = !this.#anyRead && block + 1 === this.#range.endIndex
+      if (none || this.#unreadableInRow === UNREADABLE_IN_ROW_MAX) return this.#visitor.end(error, index, 'invalid')
       this.#buffer.fill(0, offset, offset + BLOCK_BYTES)
-      this.#unreadable.add(index + at)
+      this.#unreadable.add(block)
       this.#loadSingly(index, blocks, at + 1)
     })
   }

@@ -34,7 +34,10 @@ export interface RelocationPlan {
 /** A segment being emptied. */
 interface Victim {
   readonly segment: Segment
-  /** What was written there: logical block plus one at each index, 0 where there is none. */
+  /**
+   * What was written there: logical block plus one at each index, 0 where there is none. Another segment's as soon as this one
+   * is freed.
+   */
   readonly written: Uint32Array | Float64Array
   /** Where to go on. */
   index: number
@@ -59,6 +62,7 @@ export class Compaction {
     const core = this.#core
     if (core.state !== 'ok' || this.#scanning || !this.#wanted()) return undefined
     const victim = this.#victim
+    // Not freed since.
     if (victim !== undefined && core.segments.get(victim.segment.number) === victim.segment) {
       const plan = this.#plan(victim, Math.max(1, maxBlocks))
       if (plan !== undefined) return plan

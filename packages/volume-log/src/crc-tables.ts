@@ -1,12 +1,16 @@
-/** Brings the checksum table of a segment back into memory, from its batch headers. */
+/**
+ * Brings the checksum table of a segment back into memory, from its batch headers.
+ *
+ * A header that the disk does not give hides the checksums of its batch alone. The table is used without them, and
+ * completed when one of them is missed: the disk may give the header then, or a member has.
+ */
 import type { DiskError } from '@holdfast/base'
 import { BatchScan } from './batch-scan.ts'
 import type { HeaderView } from './header-codec.ts'
 import type { LogCore } from './log-core.ts'
 import type { Segment } from './segment-set.ts'
 
-/** `partial`: a header could not be read; the checksums of its batch, and of what it hides, are missing. */
-type TableDone = (error: DiskError | undefined, partial: boolean) => void
+type TableDone = (error: DiskError | undefined) => void
 
 export class CrcTables {
   readonly #core: LogCore
@@ -16,13 +20,20 @@ export class CrcTables {
     this.#core = core
   }
 
-  /**
-   * Opens the file and loads the table where they are absent. May call back at once. A partial table is there during the
-   * calls only: the disk may give the header the next time.
-   */
+  /** Opens the file and loads the table where they are absent. May call back at once. */
   ensure(segment: Segment, done: TableDone): void {
     segment.crcUsed = true
-    if (segment.file !== undefined && segment.crcs !== undefined) return done(undefined, false)
+    if (segment.file !== undefined && segment.crcs !== undefined) return done(undefined)
+    this.#begin(segment, done)
+  }
+
+  /** Looks once more for checksums that the table lacks. May call back at once. */
+  complete(segment: Segment, done: TableDone): void {
+    if (!segment.crcsPartial) return done(undefined)
+    this.#begin(segment, done)
+  }
+
+  #begin(segment: Segment, done: TableDone): void {
     const waiting = this.#loading.get(segment)
     if (waiting !== undefined) {
       waiting.push(done)
@@ -31,7 +42,8 @@ export class CrcTables {
     this.#loading.set(segment, [done])
     this.#core.segments.retain(segment)
     this.#core.segments.open(segment, (error) => {
-      if (error !== undefined || segment.crcs !== undefined) return this.#finish(segment, error, false)
+      const complete = segment.crcs !== undefined && !segment.crcsPartial
+      if (error !== undefined || complete) return this.#finish(segment, error)
       this.#load(segment)
     })
   }
@@ -41,32 +53,32 @@ export class CrcTables {
     const baseLsn = segment.number * geometry.segmentBlocks
     const table = new Uint32Array(geometry.segmentBlocks)
     const file = segment.file
-    if (file === undefined) return this.#finish(segment, { kind: 'io', message: 'segment closed' }, false)
+    if (file === undefined) return this.#finish(segment, { kind: 'io', message: 'segment closed' })
     const endIndex = Math.max(0, Math.min(geometry.segmentBlocks, writtenLsn - baseLsn))
     const range = { file, baseLsn, fromIndex: 0, endIndex, seed: geometry.seed, payload: false }
     let partial = false
     const visitor = {
-      unreadable: () => {
-        partial = true
-      },
       batch: (header: HeaderView): boolean => {
         copyCrcs(header, table, header.lsn - baseLsn + 1)
         return true
       },
+      unreadable: () => {
+        partial = true
+      },
       end: (error: DiskError | undefined): void => {
-        if (error === undefined) segments.setTable(segment, table)
-        this.#finish(segment, error, partial)
-        if (partial) segments.dropTable(segment)
+        if (error === undefined) segment.crcsPartial = partial
+        if (error === undefined && segment.crcs === undefined) segments.setTable(segment, table)
+        else if (error === undefined && segment.crcs !== undefined) fillIn(segment.crcs, table)
+        this.#finish(segment, error)
       },
     }
-    // A header that is damaged hides only the checksums of its own batch, a bad sector those of no other.
     new BatchScan(checksum, { ...range, resync: true, pastUnreadable: true }, visitor).run()
   }
 
-  #finish(segment: Segment, error: DiskError | undefined, partial: boolean): void {
+  #finish(segment: Segment, error: DiskError | undefined): void {
     const waiting = this.#loading.get(segment) ?? []
     this.#loading.delete(segment)
-    for (const done of waiting) done(error, partial)
+    for (const done of waiting) done(error)
     this.#core.segments.release(segment)
   }
 }
@@ -75,4 +87,9 @@ export class CrcTables {
 export function copyCrcs(header: HeaderView, table: Uint32Array, index: number): void {
   const from = header.crcWord
   for (let i = 0; i < header.payloadBlocks; i++) table[index + i] = header.words[from + i] ?? 0
+}
+
+/** What the table has stays: it may have been appended to since the other one was begun. */
+function fillIn(table: Uint32Array, found: Uint32Array): void {
+  for (let i = 0; i < table.length; i++) if (table[i] === 0) table[i] = found[i] ?? 0
 }

@@ -100,20 +100,36 @@ describe('damage', () => {
       expect(read(h, 1)).toBe(2)
     })
 
-    it('keeps the segment from being appended to while it hides checksums of it', () => {
+    it('does not keep the segment from being appended to, and what is appended stays readable', () => {
       const h = flushed()
       h.commit()
       h.wait<unknown[]>((done) => h.log.checkpointNow(done))
       h.close()
       h.open()
       const heal = h.disk.spoil(segmentFile(h, 1), 0)
-      expect(h.log.canAppend(1)).toBe('opening')
-      h.scheduler.run(() => h.events.includes('no segment to append to'))
-      expect(h.log.canAppend(1)).not.toBe('yes')
-      heal()
-      h.write([41, 9])
+      h.write([50, 51])
       h.commit()
-      expect([read(h, 8), read(h, 41)]).toEqual([9, 9])
+      expect(read(h, 8)).toMatchObject({ kind: 'damaged', lsn: 17 })
+      expect([read(h, 9), read(h, 50)]).toEqual([10, 51])
+      heal()
+      h.write([51, 52])
+      h.commit()
+      expect([8, 9, 50, 51].map((block) => read(h, block))).toEqual([9, 10, 51, 52])
+    })
+
+    it('has a block sent by a member compared with checksums that the disk gives by then', () => {
+      const { h, bytes } = spoilt()
+      const heal = h.disk.spoil(segmentFile(h, 0), 2 * BLOCK)
+      expect(read(h, 1)).toMatchObject({ kind: 'damaged', lsn: 3 })
+      heal()
+      expect(repair(h, 3, bytes)).toBeUndefined()
+      expect(repair(h, 3, bytes.fill(0))).toMatchObject({ kind: 'wrong' })
+    })
+
+    it('is asked for again only where something is missing', () => {
+      const { h } = spoilt(2)
+      expect(read(h, 1)).toMatchObject({ kind: 'damaged' })
+      for (const block of [0, 2, 3, 6]) expect(h.log.tryRead(block * BLOCK, BLOCK, target, 0), `block ${block}`).toBe(true)
     })
 
     it('is the error of a disk where no block can be read', () => {

@@ -259,9 +259,14 @@ export class Reader {
         segments.release(run.segment)
         return done(this.#fileError(run, error))
       }
-      this.#readVerified(run, crcs, 1, (failure) => {
+      const finish: ReadDone = (failure) => {
         segments.release(run.segment)
         done(failure)
+      }
+      this.#readVerified(run, crcs, 1, (failure) => {
+        if (failure?.kind !== 'damaged' || !run.segment.crcsPartial) return finish(failure)
+        // Perhaps it is the checksum that is missing.
+        this.#tables.complete(run.segment, () => this.#readVerified(run, run.segment.crcs ?? crcs, 0, finish))
       })
     })
   }

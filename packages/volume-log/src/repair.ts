@@ -35,10 +35,11 @@ export function repairBlocks(
   }
   tables.ensure(segment, (error) => {
     if (error !== undefined) return finish(error)
-    if (!right(core, segment, position, blocks)) {
-      return finish({ kind: 'wrong', message: `repair for log position ${position} is wrong itself` })
-    }
-    write(core, segment, position, blocks, finish)
+    if (right(core, segment, position, blocks)) return write(core, segment, position, blocks, finish)
+    tables.complete(segment, () => {
+      if (right(core, segment, position, blocks)) return write(core, segment, position, blocks, finish)
+      finish({ kind: 'wrong', message: `repair for log position ${position} is wrong itself` })
+    })
   })
 }
 

@@ -10,7 +10,6 @@ import type { LogCore } from './log-core.ts'
 import type { Segment } from './segment-set.ts'
 
 const RETRY_MS = 1000
-const HEADER_UNREADABLE: DiskError = { kind: 'io', message: 'a header of the segment can not be read' }
 /** A segment for data that are flushed in pieces of up to so many bytes is written once before it is used. */
 const FILL_FLUSH_BYTES_MAX = 128 * 1024
 /**
@@ -217,10 +216,9 @@ export class Room {
       })
       return
     }
-    this.#tables.ensure(known, (error, partial) => {
-      const failure = partial ? HEADER_UNREADABLE : error
-      if (failure === undefined) this.#makeReady(known, false)
-      this.#ended(number, useReserve, failure)
+    this.#tables.ensure(known, (error) => {
+      if (error === undefined) this.#makeReady(known, false)
+      this.#ended(number, useReserve, error)
     })
   }
 

@@ -22,6 +22,8 @@ export class Segment implements CrcHolder, SummaryHolder {
   crcs: Uint32Array | undefined
   crcUsed = false
   crcPinned = false
+  /** A header could not be read when the table was loaded. */
+  crcsPartial = false
   summary: Uint32Array | undefined
   /** File and checksums are there and it may be appended to. */
   ready = false
@@ -218,10 +220,6 @@ export class SegmentSet {
     this.#checksums.add(segment, table)
   }
 
-  dropTable(segment: Segment): void {
-    this.#checksums.remove(segment)
-  }
-
   /** The blocks from `index` on were written for the logical blocks from `logicalBlock` on, and are committed. */
   summarize(segment: Segment, index: number, logicalBlock: number, blockCount: number): void {
     const { summary } = segment
@@ -233,12 +231,6 @@ export class SegmentSet {
   #dropTables(segment: Segment): void {
     this.#checksums.remove(segment)
     this.#summaries.remove(segment)
-  }
-
-  /** Of a segment that nobody uses: a read under way would go on with the checksums of another one. */
-  #reuseTables({ crcs, summary }: { readonly crcs: Uint32Array | undefined; readonly summary: Uint32Array | undefined }): void {
-    if (crcs !== undefined) this.#wordPool.give(crcs)
-    if (summary !== undefined) this.#wordPool.give(summary)
   }
 
   retain(segment: Segment): void {
@@ -253,9 +245,10 @@ export class SegmentSet {
 
   /** Frees a segment that nothing points at any more; keeps its file for reuse if wanted. */
   free(segment: Segment, recycle: boolean): void {
-    const { crcs, summary } = segment
+    const tables = [segment.crcs, segment.summary]
     this.forget(segment)
-    if (segment.users === 0) this.#reuseTables({ crcs, summary })
+    // A read under way goes on with them: they must not be another segment's.
+    if (segment.users === 0) for (const table of tables) if (table !== undefined) this.#wordPool.give(table)
     if (segment.users > 0 && recycle) segment.doomed = true
     else this.#dispose(segment, recycle)
   }

@@ -7,6 +7,8 @@
  *
  * Invariant: whoever gives an array has the only reference to it, and forgets it.
  */
+import { assert } from '@holdfast/base'
+
 export class WordPool {
   readonly #bytesMax: number
   readonly #byLength = new Map<number, Uint32Array[]>()
@@ -36,17 +38,18 @@ export class WordPool {
   }
 
   give(words: Uint32Array): void {
-    while (this.#bytes + words.byteLength > this.#bytesMax) if (!this.#dropOther(words.length)) return
+    const same = this.#byLength.get(words.length) ?? []
+    if ((same.length + 1) * words.byteLength > this.#bytesMax) return
+    while (this.#bytes + words.byteLength > this.#bytesMax) this.#dropOther(words.length)
     this.#bytes += words.byteLength
-    const same = this.#byLength.get(words.length)
-    if (same === undefined) this.#byLength.set(words.length, [words])
-    else same.push(words)
+    same.push(words)
+    this.#byLength.set(words.length, same)
   }
 
   /** Makes room: what nobody takes any more, of a volume that is gone for instance, must not lie here for good. */
-  #dropOther(length: number): boolean {
-    for (const other of this.#byLength.keys()) if (other !== length && this.#used(other) !== undefined) return true
-    return false
+  #dropOther(length: number): void {
+    for (const other of this.#byLength.keys()) if (other !== length && this.#used(other) !== undefined) return
+    assert(false, 'the pool counts more than it holds', { bytes: this.#bytes })
   }
 
   #used(length: number): Uint32Array | undefined {
