@@ -49,7 +49,7 @@ export class CrcTables {
   }
 
   #load(segment: Segment): void {
-    const { geometry, segments, checksum, writtenLsn } = this.#core
+    const { geometry, checksum, writtenLsn } = this.#core
     const baseLsn = segment.number * geometry.segmentBlocks
     const table = new Uint32Array(geometry.segmentBlocks)
     const file = segment.file
@@ -66,13 +66,19 @@ export class CrcTables {
         partial = true
       },
       end: (error: DiskError | undefined): void => {
-        if (error === undefined) segment.crcsPartial = partial
-        if (error === undefined && segment.crcs === undefined) segments.setTable(segment, table)
-        else if (error === undefined && segment.crcs !== undefined) fillIn(segment.crcs, table)
+        if (error === undefined) this.#take(segment, table, partial)
         this.#finish(segment, error)
       },
     }
     new BatchScan(checksum, { ...range, resync: true, pastUnreadable: true }, visitor).run()
+  }
+
+  /** What a table has stays: it may have been appended to since this one was begun. */
+  #take(segment: Segment, table: Uint32Array, partial: boolean): void {
+    const { crcs } = segment
+    segment.crcsPartial = partial
+    if (crcs === undefined) return this.#core.segments.setTable(segment, table)
+    for (let i = 0; i < crcs.length; i++) if (crcs[i] === 0) crcs[i] = table[i] ?? 0
   }
 
   #finish(segment: Segment, error: DiskError | undefined): void {
@@ -87,9 +93,4 @@ export class CrcTables {
 export function copyCrcs(header: HeaderView, table: Uint32Array, index: number): void {
   const from = header.crcWord
   for (let i = 0; i < header.payloadBlocks; i++) table[index + i] = header.words[from + i] ?? 0
-}
-
-/** What the table has stays: it may have been appended to since the other one was begun. */
-function fillIn(table: Uint32Array, found: Uint32Array): void {
-  for (let i = 0; i < table.length; i++) if (table[i] === 0) table[i] = found[i] ?? 0
 }

@@ -101,11 +101,7 @@ describe('damage', () => {
     })
 
     it('does not keep the segment from being appended to, and what is appended stays readable', () => {
-      const h = flushed()
-      h.commit()
-      h.wait<unknown[]>((done) => h.log.checkpointNow(done))
-      h.close()
-      h.open()
+      const { h } = spoilt()
       const heal = h.disk.spoil(segmentFile(h, 1), 0)
       h.write([50, 51])
       h.commit()

@@ -212,6 +212,7 @@ export class SegmentSet {
   /** Tables for a segment that is empty so far. */
   freshTables(segment: Segment): void {
     const { segmentBlocks } = this.#geometry
+    segment.crcsPartial = false
     this.#checksums.add(segment, this.#wordPool.take(segmentBlocks))
     this.#summaries.begin(segment, this.#wordPool.take(segmentBlocks))
   }

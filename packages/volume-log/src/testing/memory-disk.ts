@@ -190,8 +190,7 @@ export class MemoryDisk implements Disk {
   }
 
   flipBit(path: string, position: number, bit: number): void {
-    const inode = this.#files.get(path)
-    if (inode === undefined) throw new Error(`${path} does not exist`)
+    const inode = this.#existing(path)
     for (const bytes of [inode.cache, inode.platter]) {
       bytes[position] = (bytes[position] ?? 0) ^ (1 << bit)
     }
@@ -199,8 +198,7 @@ export class MemoryDisk implements Disk {
 
   /** The page at `position` can't be read any more until it is written, or the returned function is called. */
   spoil(path: string, position: number): () => void {
-    const inode = this.#files.get(path)
-    if (inode === undefined) throw new Error(`${path} does not exist`)
+    const inode = this.#existing(path)
     const page = Math.floor(position / PAGE)
     inode.bad.add(page)
     return () => inode.bad.delete(page)
@@ -219,6 +217,12 @@ export class MemoryDisk implements Disk {
 
   paths(): string[] {
     return [...this.#files.keys()].sort()
+  }
+
+  #existing(path: string): Inode {
+    const inode = this.#files.get(path)
+    if (inode === undefined) throw new Error(`${path} does not exist`)
+    return inode
   }
 
   #later(task: () => void): void {
