@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { BlockMap, type BlockMapOptions, BUCKET_NUMBER, PAGE_ENTRIES } from './block-map.ts'
+import { BlockMap, type BlockMapOptions, BUCKET_NUMBER, type MapSnapshot, PAGE_ENTRIES } from './block-map.ts'
 import { ScatteredBlocks } from './scattered-blocks.ts'
 import { WordPool } from './word-pool.ts'
 
@@ -12,15 +12,21 @@ type Step =
   | { readonly kind: 'set' | 'clear'; readonly block: number; readonly count: number; readonly entry: number }
   | { readonly kind: 'move'; readonly block: number; readonly entry: number; readonly hits: boolean }
   | { readonly kind: 'snapshot' | 'release' | 'reload' }
+  /** So many more pages of the snapshot are in the file. */
+  | { readonly kind: 'written'; readonly count: number }
 
-const bytesOf = (words: Uint32Array | undefined): Uint8Array => new Uint8Array(words?.buffer ?? new ArrayBuffer(0))
+const bytesOf = (words: Uint32Array | undefined): Uint8Array =>
+  words === undefined ? new Uint8Array() : new Uint8Array(words.buffer, words.byteOffset, words.byteLength)
+
+/** Where in which memory. */
+const placeOf = ({ buffer, byteOffset }: Uint32Array): unknown[] => [buffer, byteOffset]
 
 /** A map beside the plainest thing that does the same. */
 class Checked {
   map: BlockMap
   readonly expected = new Map<number, number>()
   readonly #options: BlockMapOptions
-  #held: { readonly pages: readonly Uint32Array[]; readonly copies: readonly Uint32Array[] } | undefined
+  #held: { readonly snapshot: MapSnapshot; readonly copies: readonly Uint32Array[]; written: number } | undefined
 
   constructor(options: BlockMapOptions) {
     this.#options = options
@@ -47,9 +53,12 @@ class Checked {
         this.release()
         this.hold()
         return
+      case 'written':
+        return this.#write(step.count)
       case 'release':
         return this.release()
       case 'reload': {
+        this.release()
         const { numbers, pages } = this.map.snapshot()
         const loaded = new BlockMap(this.#options)
         numbers.forEach((number, i) => loaded.loadPage(number, (pages[i] as Uint32Array).slice()))
@@ -60,14 +69,28 @@ class Checked {
   }
 
   hold(): void {
-    const { pages } = this.map.snapshot()
-    this.#held = { pages, copies: pages.map((page) => page.slice()) }
+    const snapshot = this.map.snapshot()
+    this.#held = { snapshot, copies: snapshot.pages.map((page) => page.slice()), written: 0 }
   }
 
-  /** What was frozen is as it was. */
+  #write(count: number): void {
+    const held = this.#held
+    if (held === undefined) return
+    this.#checkFrozen()
+    const { snapshot, written } = held
+    held.written = Math.min(written + count, snapshot.pages.length)
+    this.map.written(snapshot, written, held.written)
+  }
+
+  /** What is not written yet is as it was. */
+  #checkFrozen(): void {
+    const { snapshot, copies = [], written = 0 } = this.#held ?? {}
+    const same = (page: Uint32Array, i: number): boolean => Buffer.compare(bytesOf(page), bytesOf(copies[i])) === 0
+    expect(snapshot?.pages.filter((page, i) => i >= written && !same(page, i)) ?? []).toEqual([])
+  }
+
   release(): void {
-    const { pages = [], copies = [] } = this.#held ?? {}
-    expect(pages.filter((page, i) => Buffer.compare(bytesOf(page), bytesOf(copies[i])) !== 0)).toEqual([])
+    this.#checkFrozen()
     this.#held = undefined
     this.map.release()
   }
@@ -98,6 +121,7 @@ describe('the block map', () => {
     { arbitrary: fc.record({ kind: fc.constant('clear' as const), block, count, entry }), weight: 2 },
     { arbitrary: fc.record({ kind: fc.constant('move' as const), block, entry, hits: fc.boolean() }), weight: 2 },
     { arbitrary: fc.record({ kind: fc.constantFrom('snapshot' as const, 'release' as const, 'reload' as const) }), weight: 1 },
+    { arbitrary: fc.record({ kind: fc.constant('written' as const), count: fc.integer({ min: 1, max: 4 }) }), weight: 1 },
   )
 
   it.each([
@@ -148,15 +172,34 @@ describe('the block map', () => {
     change(11)
     expect(pool.bytes).toBe(0)
     map.release()
-    expect(pool.bytes).toBe(2 * 4096)
+    expect(pool.bytes).toBe(4096)
     const next = map.snapshot()
     change(21)
     expect(pool.bytes).toBe(0)
     expect([next.pages[0]?.[0], next.pages[1]?.includes(13), next.pages[1]?.includes(23)]).toEqual([11, true, false])
     map.release()
-    const [page, bucket] = map.snapshot().pages
-    expect([page, bucket].every((words) => words !== undefined && pages.includes(words))).toBe(true)
+    const last = map.snapshot().pages
+    expect(last.map(placeOf)).toEqual(pages.map(placeOf))
     expect([map.get(0), map.get(1), map.get(PAGE_ENTRIES * 5)]).toEqual([21, 22, 23])
+  })
+
+  it('changes in place what is written already, and copies what is not', () => {
+    const pool = new WordPool(1 << 20)
+    const map = new BlockMap({ segmentBlocks: SEGMENT_BLOCKS, wordPool: pool, seed: 1, wholePages: 2 })
+    const blocks = [0, PAGE_ENTRIES, PAGE_ENTRIES * 5, 2 ** 32 + PAGE_ENTRIES * 5]
+    const change = (entry: number): void => blocks.forEach((block, i) => map.setRun(block, 1, entry + i))
+    change(1)
+    const snapshot = map.snapshot()
+    // A page, a page, and the only bucket of each of two tables.
+    expect(snapshot.numbers).toEqual([0, 1, BUCKET_NUMBER, BUCKET_NUMBER + 1])
+    map.written(snapshot, 0, 1)
+    map.written(snapshot, 2, 3)
+    change(11)
+    const changed = snapshot.pages.map((page, i) => page.includes(11 + i))
+    expect(changed).toEqual([true, false, true, false])
+    map.release()
+    expect(blocks.map((block) => map.get(block))).toEqual([11, 12, 13, 14])
+    expect(pool.bytes).toBe(4096)
   })
 
   it('uses no page again that was still held when all was forgotten', () => {
@@ -202,7 +245,7 @@ describe('the block map', () => {
 
 describe('scattered blocks', () => {
   it('say that there is no room, and keep what they have', () => {
-    const scattered = new ScatteredBlocks(3, (words) => words, 0)
+    const scattered = new ScatteredBlocks(3, 0)
     let held = 0
     while (scattered.put(held * 977, held + 1) === 0) held++
     expect(held).toBeGreaterThan(300)
@@ -211,5 +254,38 @@ describe('scattered blocks', () => {
     expect(scattered.put(0, 77)).toBe(1)
     expect(scattered.remove(0)).toBe(77)
     expect(scattered.put(held * 977, 5)).toBe(0)
+  })
+
+  it('need no more buckets for one snapshot after the other', () => {
+    const scattered = new ScatteredBlocks(3)
+    const put = (entry: number): void => {
+      for (let i = 0; i < 5_000; i++) scattered.put(i * 977, entry)
+    }
+    put(1)
+    const buffers = new Set<ArrayBufferLike>()
+    for (let entry = 2; entry < 40; entry++) {
+      const frozen = scattered.freeze()
+      for (const { buffer } of frozen) buffers.add(buffer)
+      put(entry)
+      expect(frozen.every((bucket) => bucket.includes(entry - 1) && !bucket.includes(entry))).toBe(true)
+      scattered.release()
+    }
+    expect(scattered.get(977)).toBe(39)
+    // The first chunk, and what it had grown into for the copies.
+    expect(buffers.size).toBeLessThanOrEqual(2)
+  })
+
+  it('leave what a snapshot holds alone when all of them are removed', () => {
+    const scattered = new ScatteredBlocks(3)
+    for (let i = 0; i < 600; i++) scattered.put(i * 977, i + 1)
+    const frozen = scattered.freeze()
+    const copies = frozen.map((bucket) => bucket.slice())
+    for (let i = 0; i < 600; i++) scattered.remove(i * 977)
+    for (let i = 0; i < 600; i++) scattered.put(i * 31, i + 1)
+    scattered.thaw(0, frozen.length)
+    scattered.release()
+    expect(frozen.map((bucket) => bucket.slice())).toEqual(copies)
+    expect(scattered.size).toBe(600)
+    for (let i = 0; i < 600; i++) expect(scattered.get(i * 31)).toBe(i + 1)
   })
 })

@@ -23,7 +23,10 @@ const REGION_BLOCKS = 2 ** 32
 export const BUCKET_NUMBER = 2 ** 40
 
 export interface MapSnapshot {
-  /** Page numbers in rising order, and the pages themselves; immutable until `release`. Buckets come behind the pages. */
+  /**
+   * Page numbers in rising order, and the pages themselves; each immutable until it is `written`, or `release`. Buckets
+   * come behind the pages.
+   */
   readonly numbers: readonly number[]
   readonly pages: readonly Uint32Array[]
   readonly mappedBlocks: number
@@ -41,7 +44,8 @@ export interface BlockMapOptions {
 }
 
 interface Group {
-  readonly pages: (Uint32Array | undefined)[]
+  /** None as long as all blocks are scattered: a look at an empty list is one wait for memory more. */
+  pages: (Uint32Array | undefined)[] | undefined
   /** Mapped blocks by page. */
   readonly counts: Uint16Array
   /** Pages that are there. */
@@ -51,10 +55,12 @@ interface Group {
 export class BlockMap {
   #groups: (Group | undefined)[] = []
   #regions: ScatteredBlocks[] = []
-  /** Pages that a snapshot holds and that must be copied before a change. */
-  #frozen: Set<Uint32Array> | undefined
-  /** Those of them that a changed copy has taken the place of: nobody's once the snapshot is released. */
+  /** Pages that a snapshot doesn't hold, as long as there is one: all others must be copied before a change. */
+  #thawed: Set<Uint32Array> | undefined
+  /** Those that a changed copy has taken the place of: nobody's once the snapshot is released. */
   #replaced: Uint32Array[] = []
+  /** Tables of scattered blocks in a snapshot, and where in its pages the buckets of each begin. */
+  #heldBuckets: { readonly region: ScatteredBlocks; readonly first: number }[] = []
   #mapped = 0
   readonly #shift: number
   readonly #options: BlockMapOptions
@@ -75,10 +81,9 @@ export class BlockMap {
     const number = Math.floor(logicalBlock / PAGE_ENTRIES)
     const group = this.#groups[Math.floor(number / GROUP_PAGES)]
     if (group === undefined) return 0
-    const page = group.pages[number % GROUP_PAGES]
+    const page = group.pages?.[number % GROUP_PAGES]
     if (page !== undefined) return page[logicalBlock % PAGE_ENTRIES] as number
-    if (group.counts[number % GROUP_PAGES] === 0) return 0
-    return this.#region(logicalBlock).get(inRegion(logicalBlock))
+    return this.#regions[Math.floor(logicalBlock / REGION_BLOCKS)]?.get(inRegion(logicalBlock)) ?? 0
   }
 
   /** Maps `blockCount` blocks to consecutive entries from `entry` on. */
@@ -139,26 +144,39 @@ export class BlockMap {
   snapshot(): MapSnapshot {
     const numbers: number[] = []
     const pages: Uint32Array[] = []
+    this.#heldBuckets = []
     this.#groups.forEach((group, at) => {
       if (group === undefined || group.pageCount === 0) return
-      group.pages.forEach((page, i) => {
+      group.pages?.forEach((page, i) => {
         if (page === undefined) return
         numbers.push(at * GROUP_PAGES + i)
         pages.push(page)
       })
     })
     this.#regions.forEach((region, at) => {
-      for (const bucket of region.filled()) {
+      this.#heldBuckets.push({ region, first: pages.length })
+      for (const bucket of region.freeze()) {
         numbers.push(BUCKET_NUMBER + at)
         pages.push(bucket)
       }
     })
-    this.#frozen = new Set(pages)
+    this.#thawed = new Set()
     return { numbers, pages, mappedBlocks: this.#mapped }
   }
 
+  /** The snapshot's pages `first` to `end - 1` are in a file: whoever changes them need not copy them. */
+  written({ pages }: MapSnapshot, first: number, end: number): void {
+    const pagesEnd = Math.min(end, this.#heldBuckets[0]?.first ?? end)
+    for (let i = first; i < pagesEnd; i++) this.#thawed?.add(pages[i] as Uint32Array)
+    this.#heldBuckets.forEach(({ region, first: start }, at) => {
+      const behind = this.#heldBuckets[at + 1]?.first ?? pages.length
+      region.thaw(Math.max(first, start) - start, Math.min(end, behind) - start)
+    })
+  }
+
   release(): void {
-    this.#frozen = undefined
+    this.#thawed = undefined
+    for (const { region } of this.#heldBuckets.splice(0)) region.release()
     for (const page of this.#replaced.splice(0)) this.#options.wordPool.give(page)
   }
 
@@ -190,9 +208,10 @@ export class BlockMap {
   reset(): void {
     this.#groups = []
     this.#regions = []
-    this.#frozen = undefined
+    this.#thawed = undefined
     // The snapshot may still be read.
     this.#replaced = []
+    this.#heldBuckets = []
     this.#mapped = 0
     this.live = new Uint32Array(64)
   }
@@ -211,7 +230,7 @@ export class BlockMap {
   }
 
   #pageOf(number: number): Uint32Array | undefined {
-    return this.#groups[Math.floor(number / GROUP_PAGES)]?.pages[number % GROUP_PAGES]
+    return this.#groups[Math.floor(number / GROUP_PAGES)]?.pages?.[number % GROUP_PAGES]
   }
 
   /** First block of the next page that may have any. */
@@ -226,7 +245,7 @@ export class BlockMap {
     // Never an array with holes, which would be slower.
     while (this.#groups.length <= at) this.#groups.push(undefined)
     return (this.#groups[at] ??= {
-      pages: Array.from({ length: GROUP_PAGES }, () => undefined),
+      pages: undefined,
       counts: new Uint16Array(GROUP_PAGES),
       pageCount: 0,
     })
@@ -240,17 +259,18 @@ export class BlockMap {
 
   #putPage(number: number, page: Uint32Array | undefined): void {
     const group = this.#groupOf(number)
-    const before = group.pages[number % GROUP_PAGES]
-    if (before === undefined) group.pageCount++
+    group.pages ??= Array.from({ length: GROUP_PAGES }, () => undefined)
+    if (group.pages[number % GROUP_PAGES] === undefined) group.pageCount++
     if (page === undefined) group.pageCount--
     group.pages[number % GROUP_PAGES] = page
+    if (group.pageCount === 0) group.pages = undefined
   }
 
   #region(logicalBlock: number): ScatteredBlocks {
     const at = Math.floor(logicalBlock / REGION_BLOCKS)
     while (this.#regions.length <= at) {
       const { seed, depthMax } = this.#options
-      this.#regions.push(new ScatteredBlocks(seed, (words) => this.#thawed(words), depthMax))
+      this.#regions.push(new ScatteredBlocks(seed, depthMax))
     }
     return this.#regions[at] as ScatteredBlocks
   }
@@ -258,16 +278,12 @@ export class BlockMap {
   /** The page, fit to be changed; its blocks are scattered no more. */
   #writable(number: number): Uint32Array {
     const page = this.#pageOf(number)
-    const own = page === undefined ? this.#gathered(number) : this.#thawed(page)
-    if (own !== page) this.#putPage(number, own)
+    if (page !== undefined && (this.#thawed === undefined || this.#thawed.has(page))) return page
+    if (page !== undefined) this.#replaced.push(page)
+    const own = page === undefined ? this.#gathered(number) : this.#options.wordPool.copy(page)
+    this.#thawed?.add(own)
+    this.#putPage(number, own)
     return own
-  }
-
-  /** A page or bucket that may be changed: this one, or a copy in its place. */
-  #thawed(words: Uint32Array): Uint32Array {
-    if (this.#frozen?.has(words) !== true) return words
-    this.#replaced.push(words)
-    return this.#options.wordPool.copy(words)
   }
 
   #gathered(number: number): Uint32Array {

@@ -176,11 +176,12 @@ export class CheckpointWriter {
       })
     }
     let crc = crcBefore
-    const buffers = pages.map((entries) => new Uint8Array(entries.buffer, 0, BLOCK_BYTES))
+    const buffers = pages.map(({ buffer, byteOffset }) => new Uint8Array(buffer, byteOffset, BLOCK_BYTES))
     for (const buffer of buffers) crc = this.#core.checksum.crc32c(buffer, 0, BLOCK_BYTES, crc)
     this.#write(file, buffers, work.base + position, (error) => {
       if (error !== undefined) return this.#abandon(work, file, error)
       const next = position + buffers.length * BLOCK_BYTES
+      this.#core.map.written(work.snapshot, page, page + pages.length)
       // A turn between two pieces, also when the page cache took this one at once.
       this.#core.scheduler.soon(() => {
         this.#writePages(work, file, page + pages.length, next, crc, total)

@@ -12,6 +12,8 @@ const REST_FACTOR = 4
 const TRIM_FACTOR = 20
 /** A checkpoint is worth it when it frees so many times its own bytes: those are written for it. */
 const WORTH_FACTOR = 4
+/** One that only shortens recovery is worth it behind so many times its own bytes of new log. */
+const RECOVERY_FACTOR = 16
 /** Flushes since the last durable checkpoint, beyond one a round, up to which soft ones are worth a try. */
 const FLUSHES_MAX = 4
 /** Segments of log that no flush has made durable yet, from which on it counts as streamed over, whatever was before. */
@@ -184,7 +186,8 @@ export function dueCheckpoint(core: LogCore, patient: boolean, quiet: boolean): 
   if (quiet && all - soft >= settings.deadSegmentsMax && worth(all)) return 'pause'
   if (soft >= settings.softDeadSegmentsMin && worth(soft)) return segments.hasRoom(false) ? 'soft' : 'durable'
   // Recovery from the end of the process alone stays short.
-  return (committedLsn - Math.max(last.lsn, softLsn)) * BLOCK_BYTES >= bytesMin ? 'soft' : undefined
+  const sinceBytes = (committedLsn - Math.max(last.lsn, softLsn)) * BLOCK_BYTES
+  return sinceBytes >= Math.max(bytesMin, RECOVERY_FACTOR * last.bytes) ? 'soft' : undefined
 }
 
 function deadSegments(core: LogCore): Dead {

@@ -1,12 +1,16 @@
 /**
  * Entries of blocks that lie far from each other: an extendible hash table (Fagin et al., 1979) whose buckets have the size
- * and the look of map pages, so that they are copied on write, written to checkpoints and read back like those.
+ * of map pages, so that they are written to checkpoints and read back like those.
  *
  * Slot `i` of a bucket is two words: the block number and its entry, 0 for a free slot. A bucket grows by being
  * split, so no insert costs more than that and the doubling of a list of buckets.
  *
+ * A block of a large volume is in no cache, and nearly all that an access costs is to wait for memory: so a bucket is a
+ * number and a part of a chunk, what is kept of each lies in arrays of words, and a bucket is two steps from its hash.
+ *
  * Invariants: every bucket has a free slot, so each probe ends; a key lies in the bucket that its hash's first bits
- * name, no free slot between it and the slot that its last bits name.
+ * name, no free slot between it and the slot that its last bits name; a bucket is listed, free or replaced, and a
+ * frozen one is never changed.
  */
 import { assert } from '@holdfast/base'
 
@@ -17,30 +21,33 @@ const SLOT_MASK = SLOTS - 1
 const USED_MAX = Math.floor(SLOTS * 0.8)
 /** Buckets listed at most, by their power of two: seventy million blocks; and doubling the list is a matter of a few ms. */
 const DEPTH_MAX = 18
-
-interface Bucket {
-  words: Uint32Array
-  used: number
-  /** First bits of the hash that its keys share. */
-  readonly depth: number
-}
-
-const emptyBucket = (depth: number): Bucket => ({ words: new Uint32Array(BUCKET_WORDS), used: 0, depth })
+/** Buckets of a chunk, by their power of two. The first chunk grows up to that, so that few blocks take little. */
+const CHUNK_SHIFT = 8
+const CHUNK_BUCKETS = 2 ** CHUNK_SHIFT
 
 export class ScatteredBlocks {
   readonly #seed: number
-  readonly #thaw: (words: Uint32Array) => Uint32Array
   readonly #depthMax: number
-  /** By the first `#depth` bits of the hash; a bucket of less depth stands at several places. */
-  #buckets: Bucket[] = [emptyBucket(0)]
+  /** Buckets by the first `#depth` bits of the hash; one of less depth stands at several places. */
+  #places = new Uint32Array(1)
   #depth = 0
   #used = 0
+  #chunks: Uint32Array[] = [new Uint32Array(BUCKET_WORDS)]
+  #bucketCount = 1
+  /** By bucket, each: blocks in it, first bits of the hash that its keys share, whether a snapshot holds it. */
+  #usedOf = new Uint16Array(1)
+  #depthOf = new Uint8Array(1)
+  #frozen = new Uint8Array(1)
+  #free: number[] = []
+  /** Those that a snapshot was made of. */
+  #held: number[] = []
+  /** Frozen ones that changed copies have taken the place of: free once the snapshot is released. */
+  #replaced: number[] = []
 
-  /** `seed`: clients that know it can choose blocks that share a bucket. `thaw`: returns what may be changed in its place. */
-  constructor(seed: number, thaw: (words: Uint32Array) => Uint32Array, depthMax: number = DEPTH_MAX) {
+  /** `seed`: clients that know it can choose blocks that share a bucket. */
+  constructor(seed: number, depthMax: number = DEPTH_MAX) {
     this.#seed = seed >>> 0
     this.#depthMax = depthMax
-    this.#thaw = thaw
   }
 
   get size(): number {
@@ -50,9 +57,9 @@ export class ScatteredBlocks {
   /** The entry of a block (below 2^32), 0 where there is none. */
   get(block: number): number {
     const hash = this.#hash(block)
-    const { words } = this.#bucketOf(hash)
-    const at = slotOf(words, block, hash)
-    return words[at * 2 + 1] as number
+    const bucket = this.#bucketOf(hash)
+    const words = this.#chunkOf(bucket)
+    return words[slotOf(words, startOf(bucket), block, hash) + 1] as number
   }
 
   /** Returns the entry there was, or 0; -1 where there is no room, and nothing has changed. */
@@ -61,13 +68,16 @@ export class ScatteredBlocks {
     const hash = this.#hash(block)
     for (;;) {
       const bucket = this.#bucketOf(hash)
-      const at = slotOf(bucket.words, block, hash)
-      const old = bucket.words[at * 2 + 1] as number
-      if (old !== 0 || bucket.used < USED_MAX) {
-        const words = this.#writable(bucket)
-        words[at * 2] = block
-        words[at * 2 + 1] = entry
-        if (old === 0) this.#count(bucket, 1)
+      const words = this.#chunkOf(bucket)
+      const at = slotOf(words, startOf(bucket), block, hash)
+      const old = words[at + 1] as number
+      if (old !== 0 || (this.#usedOf[bucket] as number) < USED_MAX) {
+        const own = this.#thawed(bucket, hash)
+        const ownWords = own === bucket ? words : this.#chunkOf(own)
+        const ownAt = at - startOf(bucket) + startOf(own)
+        ownWords[ownAt] = block
+        ownWords[ownAt + 1] = entry
+        if (old === 0) this.#count(own, 1)
         return old
       }
       if (!this.#split(bucket, hash)) return -1
@@ -78,30 +88,60 @@ export class ScatteredBlocks {
   remove(block: number): number {
     const hash = this.#hash(block)
     const bucket = this.#bucketOf(hash)
-    const at = slotOf(bucket.words, block, hash)
-    const old = bucket.words[at * 2 + 1] as number
+    const words = this.#chunkOf(bucket)
+    const at = slotOf(words, startOf(bucket), block, hash)
+    const old = words[at + 1] as number
     if (old === 0) return 0
-    this.#close(this.#writable(bucket), at)
-    this.#count(bucket, -1)
-    if (this.#used === 0) {
-      this.#buckets = [emptyBucket(0)]
-      this.#depth = 0
-    }
+    const own = this.#thawed(bucket, hash)
+    this.#close(own, (at - startOf(bucket)) / 2)
+    this.#count(own, -1)
+    if (this.#used === 0) this.#clear()
     return old
   }
 
-  /** Every bucket that holds something, once. */
-  *filled(): Generator<Uint32Array> {
-    let previous: Bucket | undefined
+  /** Every bucket that holds something, once; each stays as it is until it is thawed, whatever is put or removed. */
+  freeze(): Uint32Array[] {
+    this.#held = []
+    let previous = -1
     // A bucket's places are next to each other.
-    for (const bucket of this.#buckets) {
-      if (bucket !== previous && bucket.used > 0) yield bucket.words
+    for (const bucket of this.#places) {
+      if (bucket !== previous && (this.#usedOf[bucket] as number) > 0) this.#held.push(bucket)
       previous = bucket
     }
+    for (const bucket of this.#held) this.#frozen[bucket] = 1
+    return this.#held.map((bucket) => this.#wordsOf(bucket))
   }
 
-  #count(bucket: Bucket, change: number): void {
-    bucket.used += change
+  /** The frozen buckets `first` to `end - 1` may be changed. */
+  thaw(first: number, end: number): void {
+    const held = Math.min(end, this.#held.length)
+    for (let i = first; i < held; i++) this.#frozen[this.#held[i] as number] = 0
+  }
+
+  /** Nobody looks at frozen buckets any more. */
+  release(): void {
+    this.thaw(0, this.#held.length)
+    this.#held = []
+    for (const bucket of this.#replaced) this.#free.push(bucket)
+    this.#replaced = []
+  }
+
+  /** A snapshot may still hold the chunks there were: they are used no more. */
+  #clear(): void {
+    this.#places = new Uint32Array(1)
+    this.#depth = 0
+    this.#chunks = [new Uint32Array(BUCKET_WORDS)]
+    this.#bucketCount = 1
+    this.#usedOf = new Uint16Array(1)
+    this.#depthOf = new Uint8Array(1)
+    this.#frozen = new Uint8Array(1)
+    this.#free = []
+    this.#held = []
+    this.#replaced = []
+  }
+
+  #count(bucket: number, change: number): void {
+    this.#usedOf[bucket] = (this.#usedOf[bucket] as number) + change
     this.#used += change
   }
 
@@ -113,47 +153,102 @@ export class ScatteredBlocks {
     return (hash ^ (hash >>> 16)) >>> 0
   }
 
-  #bucketOf(hash: number): Bucket {
-    // A shift by 32 is none.
-    return this.#buckets[this.#depth === 0 ? 0 : hash >>> (32 - this.#depth)] as Bucket
+  #bucketOf(hash: number): number {
+    return this.#places[firstBits(hash, this.#depth)] as number
   }
 
-  #writable(bucket: Bucket): Uint32Array {
-    bucket.words = this.#thaw(bucket.words)
-    return bucket.words
+  #chunkOf(bucket: number): Uint32Array {
+    return this.#chunks[bucket >>> CHUNK_SHIFT] as Uint32Array
+  }
+
+  /** The bucket, or where a snapshot holds it a copy that has taken its place. */
+  #thawed(bucket: number, hash: number): number {
+    if (this.#frozen[bucket] === 0) return bucket
+    const copy = this.#newBucket(this.#depthOf[bucket] as number)
+    this.#chunkOf(copy).set(this.#wordsOf(bucket), startOf(copy))
+    this.#usedOf[copy] = this.#usedOf[bucket] as number
+    const [first, end] = this.#placesOf(bucket, hash)
+    this.#places.fill(copy, first, end)
+    this.#replaced.push(bucket)
+    return copy
+  }
+
+  #wordsOf(bucket: number): Uint32Array {
+    return this.#chunkOf(bucket).subarray(startOf(bucket), startOf(bucket) + BUCKET_WORDS)
+  }
+
+  /** Its first place and the one behind its last. */
+  #placesOf(bucket: number, hash: number): readonly [number, number] {
+    const depth = this.#depthOf[bucket] as number
+    const count = 2 ** (this.#depth - depth)
+    const first = firstBits(hash, depth) * count
+    return [first, first + count]
+  }
+
+  /** Its words are those of whoever had it before. */
+  #newBucket(depth: number): number {
+    const bucket = this.#free.pop() ?? this.#grown()
+    this.#usedOf[bucket] = 0
+    this.#depthOf[bucket] = depth
+    return bucket
+  }
+
+  #grown(): number {
+    const bucket = this.#bucketCount++
+    if (bucket >= this.#usedOf.length) {
+      this.#usedOf = doubled(this.#usedOf, Uint16Array)
+      this.#depthOf = doubled(this.#depthOf, Uint8Array)
+      this.#frozen = doubled(this.#frozen, Uint8Array)
+    }
+    if (bucket >= CHUNK_BUCKETS) {
+      if (bucket % CHUNK_BUCKETS === 0) this.#chunks.push(new Uint32Array(CHUNK_BUCKETS * BUCKET_WORDS))
+      return bucket
+    }
+    const first = this.#chunkOf(0)
+    // A snapshot keeps the shorter one.
+    if (startOf(bucket) === first.length) this.#chunks[0] = doubled(first, Uint32Array)
+    return bucket
   }
 
   /** Parts a full bucket by the next bit of its keys' hashes. False where no more are listed. */
-  #split(bucket: Bucket, hash: number): boolean {
-    if (bucket.depth === this.#depthMax) return false
-    if (bucket.depth === this.#depth) {
-      const doubled: Bucket[] = []
-      for (const one of this.#buckets) doubled.push(one, one)
-      this.#buckets = doubled
-      this.#depth++
-    }
-    const depth = bucket.depth + 1
-    const halves = [emptyBucket(depth), emptyBucket(depth)] as const
-    const { words } = bucket
+  #split(bucket: number, hash: number): boolean {
+    const depth = this.#depthOf[bucket] as number
+    if (depth === this.#depthMax) return false
+    if (depth === this.#depth) this.#doublePlaces()
+    const halves = [this.#newBucket(depth + 1), this.#newBucket(depth + 1)] as const
+    for (const half of halves) this.#wordsOf(half).fill(0)
+    const words = this.#wordsOf(bucket)
     for (let i = 0; i < BUCKET_WORDS; i += 2) {
       const entry = words[i + 1] as number
       if (entry === 0) continue
       const key = words[i] as number
       const keyHash = this.#hash(key)
-      const half = halves[((keyHash >>> (32 - depth)) & 1) as 0 | 1]
-      const at = slotOf(half.words, key, keyHash)
-      half.words[at * 2] = key
-      half.words[at * 2 + 1] = entry
-      half.used++
+      const half = halves[(firstBits(keyHash, depth + 1) & 1) as 0 | 1]
+      const halfWords = this.#chunkOf(half)
+      const at = slotOf(halfWords, startOf(half), key, keyHash)
+      halfWords[at] = key
+      halfWords[at + 1] = entry
+      this.#usedOf[half] = (this.#usedOf[half] as number) + 1
     }
-    const places = 2 ** (this.#depth - bucket.depth)
-    const first = bucket.depth === 0 ? 0 : (hash >>> (32 - bucket.depth)) * places
-    for (let i = 0; i < places; i++) this.#buckets[first + i] = halves[i < places / 2 ? 0 : 1]
+    const [first, end] = this.#placesOf(bucket, hash)
+    const middle = (first + end) / 2
+    this.#places.fill(halves[0], first, middle).fill(halves[1], middle, end)
+    if (this.#frozen[bucket] === 1) this.#replaced.push(bucket)
+    else this.#free.push(bucket)
     return true
   }
 
-  /** Frees a slot and moves up what would not be found behind it. */
-  #close(words: Uint32Array, at: number): void {
+  #doublePlaces(): void {
+    const before = this.#places
+    const after = new Uint32Array(before.length * 2)
+    for (let i = 0; i < before.length; i++) after.fill(before[i] as number, i * 2, i * 2 + 2)
+    this.#places = after
+    this.#depth++
+  }
+
+  /** Frees slot `at` and moves up what would not be found behind it. */
+  #close(bucket: number, at: number): void {
+    const words = this.#wordsOf(bucket)
     let free = at
     for (let next = (at + 1) & SLOT_MASK; words[next * 2 + 1] !== 0; next = (next + 1) & SLOT_MASK) {
       const key = words[next * 2] as number
@@ -168,9 +263,28 @@ export class ScatteredBlocks {
   }
 }
 
-/** Where the block is, or the free slot where it would be. */
-function slotOf(words: Uint32Array, block: number, hash: number): number {
-  let at = hash & SLOT_MASK
-  while (words[at * 2 + 1] !== 0 && words[at * 2] !== block) at = (at + 1) & SLOT_MASK
+/** A shift by 32 is none. */
+function firstBits(hash: number, count: number): number {
+  return (hash >>> 1) >>> (31 - count)
+}
+
+/** Its first word in its chunk. */
+function startOf(bucket: number): number {
+  return (bucket % CHUNK_BUCKETS) * BUCKET_WORDS
+}
+
+/** The word in a chunk where the block is, or the free slot where it would be, in the bucket that begins at `start`. */
+function slotOf(words: Uint32Array, start: number, block: number, hash: number): number {
+  let at = start + (hash & SLOT_MASK) * 2
+  while (words[at + 1] !== 0 && words[at] !== block) at = start + ((at + 2) & (BUCKET_WORDS - 1))
   return at
+}
+
+function doubled<Words extends Uint8Array | Uint16Array | Uint32Array>(
+  words: Words,
+  Kind: new (length: number) => Words,
+): Words {
+  const more = new Kind(words.length * 2)
+  more.set(words)
+  return more
 }

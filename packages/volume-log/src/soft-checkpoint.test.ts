@@ -230,6 +230,26 @@ describe('soft checkpoints', () => {
     expect(checkpoints(h)).toEqual(durable)
   })
 
+  it('only shorten recovery where all is live, and are a small part of what is written then', () => {
+    const h = prepared({ settings: { checkpointBytesMin: SEGMENT * BLOCK, softDeadSegmentsMin: 1000 } })
+    const [durable] = checkpoints(h)
+    const bytes = h.disk.sizeOf(durable ?? '')
+    expect(16 * bytes).toBeGreaterThan(2 * SEGMENT * BLOCK)
+    const grow = (from: number, end: number): void => {
+      for (let i = from; i < end; i++) {
+        h.write([100 + i, 1])
+        h.commit()
+        h.scheduler.run()
+      }
+    }
+    // Each write is a header and a block.
+    const batches = Math.ceil((16 * bytes) / (2 * BLOCK))
+    grow(0, batches - 1)
+    expect(softFiles(h)).toEqual([])
+    grow(batches, batches + SEGMENT)
+    expect([softFiles(h).length, checkpoints(h)]).toEqual([1, [durable]])
+  })
+
   it('whose file is damaged leave a log that says so, and does not pass for complete', () => {
     const h = prepared()
     overwrite(h, 2)
