@@ -18,9 +18,6 @@ type Step =
 const bytesOf = (words: Uint32Array | undefined): Uint8Array =>
   words === undefined ? new Uint8Array() : new Uint8Array(words.buffer, words.byteOffset, words.byteLength)
 
-/** Where in which memory. */
-const placeOf = ({ buffer, byteOffset }: Uint32Array): unknown[] => [buffer, byteOffset]
-
 /** A map beside the plainest thing that does the same. */
 class Checked {
   map: BlockMap
@@ -178,8 +175,10 @@ describe('the block map', () => {
     expect(pool.bytes).toBe(0)
     expect([next.pages[0]?.[0], next.pages[1]?.includes(13), next.pages[1]?.includes(23)]).toEqual([11, true, false])
     map.release()
-    const last = map.snapshot().pages
-    expect(last.map(placeOf)).toEqual(pages.map(placeOf))
+    const [page, bucket] = map.snapshot().pages
+    expect(page).toBe(pages[0])
+    // Two buckets in turn: the third copy lies where the first was.
+    expect([pages[1]?.byteOffset, next.pages[1]?.byteOffset, bucket?.byteOffset]).toEqual([0, 4096, 0])
     expect([map.get(0), map.get(1), map.get(PAGE_ENTRIES * 5)]).toEqual([21, 22, 23])
   })
 
@@ -200,6 +199,23 @@ describe('the block map', () => {
     map.release()
     expect(blocks.map((block) => map.get(block))).toEqual([11, 12, 13, 14])
     expect(pool.bytes).toBe(4096)
+  })
+
+  it('lets nothing be changed by what is written of a snapshot from before all was forgotten', () => {
+    const map = new BlockMap({ segmentBlocks: SEGMENT_BLOCKS, wordPool, seed: 1, wholePages: 1 })
+    const change = (entry: number): void => [0, PAGE_ENTRIES * 5].forEach((block) => map.setRun(block, 1, entry))
+    change(1)
+    const before = map.snapshot()
+    map.reset()
+    change(11)
+    const after = map.snapshot()
+    map.written(before, 0, 2)
+    change(21)
+    const holds = (entry: number) => (page: Uint32Array): boolean => page.includes(entry)
+    expect([before.pages.every(holds(1)), after.pages.every(holds(11)), after.pages.some(holds(21))]).toEqual([true, true, false])
+    map.written(after, 0, 2)
+    map.release()
+    expect([map.get(0), map.get(PAGE_ENTRIES * 5)]).toEqual([21, 21])
   })
 
   it('uses no page again that was still held when all was forgotten', () => {
@@ -273,6 +289,53 @@ describe('scattered blocks', () => {
     expect(scattered.get(977)).toBe(39)
     // The first chunk, and what it had grown into for the copies.
     expect(buffers.size).toBeLessThanOrEqual(2)
+  })
+
+  it('are found in many chunks, and give back what the copies for a snapshot took', () => {
+    const scattered = new ScatteredBlocks(3)
+    const blocks = 200_000
+    const put = (entry: number): void => {
+      for (let i = 0; i < blocks; i++) scattered.put(i * 977, entry + (i % 7))
+    }
+    const rights = (entry: number): boolean => {
+      for (let i = 0; i < blocks; i++) if (scattered.get(i * 977) !== entry + (i % 7)) return false
+      return true
+    }
+    put(1)
+    const bytes = scattered.bucketBytes
+    expect(bytes).toBeGreaterThan(2 * 2 ** 20)
+    for (const entry of [11, 21, 31]) {
+      const frozen = scattered.freeze()
+      scattered.thaw(0, frozen.length >> 1)
+      const kept = frozen.slice(frozen.length >> 1).map((bucket) => [bucket, bucket.slice()] as const)
+      put(entry)
+      expect(kept.every(([bucket, copy]) => Buffer.compare(bytesOf(bucket), bytesOf(copy)) === 0)).toBe(true)
+      scattered.release()
+      expect(rights(entry)).toBe(true)
+    }
+    // All of them copied once.
+    scattered.freeze()
+    put(41)
+    scattered.release()
+    const most = scattered.bucketBytes
+    expect(most).toBeGreaterThan(1.5 * bytes)
+    scattered.trim(100)
+    expect([scattered.bucketBytes, rights(41)]).toEqual([most, true])
+    // Not while somebody reads where it would be moved from.
+    scattered.freeze()
+    scattered.trim(1_000_000)
+    scattered.release()
+    expect(scattered.bucketBytes).toBe(most)
+    scattered.trim(1_000_000)
+    expect([scattered.bucketBytes, rights(41)]).toEqual([bytes, true])
+    scattered.trim(1_000_000)
+    expect(scattered.bucketBytes).toBe(bytes)
+    const frozen = scattered.freeze()
+    const copies = frozen.map((bucket) => bucket.slice())
+    for (let i = 0; i < blocks; i++) scattered.put(i * 31, 51)
+    expect(frozen.every((bucket, i) => Buffer.compare(bytesOf(bucket), bytesOf(copies[i])) === 0)).toBe(true)
+    scattered.release()
+    for (let i = 0; i < blocks; i++) expect(scattered.get(i * 31)).toBe(51)
   })
 
   it('leave what a snapshot holds alone when all of them are removed', () => {

@@ -3,7 +3,7 @@
  * the entries lie among the scattered ones (decision 23).
  *
  * An entry is 0 (unmapped: reads as zeroes) or 1 + slot * segmentBlocks + index; the segment set knows which
- * segment a slot stands for. Pages are copied on write while a checkpoint is being written.
+ * segment a slot stands for. Pages are copied on write from the moment that a checkpoint begins until it has written them.
  *
  * Invariant: a page's entries are all in the page or all scattered, and its group counts them.
  */
@@ -19,6 +19,8 @@ const GROUP_PAGES = 256
 const SCATTERED_MAX = 64
 /** A bucket of scattered blocks keys them by their lower 32 bits. */
 const REGION_BLOCKS = 2 ** 32
+/** Buckets of a region that are moved at once, which takes a few ms. */
+const TRIMMED_BUCKETS = 1024
 /** In a snapshot a bucket of region `r` has the number of this plus `r`: no page of a volume comes up to it. */
 export const BUCKET_NUMBER = 2 ** 40
 
@@ -55,8 +57,10 @@ interface Group {
 export class BlockMap {
   #groups: (Group | undefined)[] = []
   #regions: ScatteredBlocks[] = []
-  /** Pages that a snapshot doesn't hold, as long as there is one: all others must be copied before a change. */
-  #thawed: Set<Uint32Array> | undefined
+  /** Being written. */
+  #snapshot: MapSnapshot | undefined
+  /** Pages that it doesn't hold, or that are written already: all others must be copied before a change. */
+  #thawed = new Set<Uint32Array>()
   /** Those that a changed copy has taken the place of: nobody's once the snapshot is released. */
   #replaced: Uint32Array[] = []
   /** Tables of scattered blocks in a snapshot, and where in its pages the buckets of each begin. */
@@ -128,8 +132,8 @@ export class BlockMap {
     let block = first
     while (block < end && extents.length < countMax) {
       const start = block
-      const hole = this.get(block) === 0
-      while (block < end && (this.get(block) === 0) === hole) {
+      const hole = this.#isHole(block)
+      while (block < end && this.#isHole(block) === hole) {
         const number = Math.floor(block / PAGE_ENTRIES)
         // A page without a block is a hole as a whole.
         block = this.#countOf(number) === 0 ? this.#nextPage(number) : block + 1
@@ -160,14 +164,16 @@ export class BlockMap {
         pages.push(bucket)
       }
     })
-    this.#thawed = new Set()
-    return { numbers, pages, mappedBlocks: this.#mapped }
+    this.#snapshot = { numbers, pages, mappedBlocks: this.#mapped }
+    return this.#snapshot
   }
 
-  /** The snapshot's pages `first` to `end - 1` are in a file: whoever changes them need not copy them. */
-  written({ pages }: MapSnapshot, first: number, end: number): void {
+  /** The snapshot's pages `first` to `end - 1` are in a file: whoever changes them need not copy them. None of one from before `reset`. */
+  written(snapshot: MapSnapshot, first: number, end: number): void {
+    if (snapshot !== this.#snapshot) return
+    const { pages } = snapshot
     const pagesEnd = Math.min(end, this.#heldBuckets[0]?.first ?? end)
-    for (let i = first; i < pagesEnd; i++) this.#thawed?.add(pages[i] as Uint32Array)
+    for (let i = first; i < pagesEnd; i++) this.#thawed.add(pages[i] as Uint32Array)
     this.#heldBuckets.forEach(({ region, first: start }, at) => {
       const behind = this.#heldBuckets[at + 1]?.first ?? pages.length
       region.thaw(Math.max(first, start) - start, Math.min(end, behind) - start)
@@ -175,9 +181,15 @@ export class BlockMap {
   }
 
   release(): void {
-    this.#thawed = undefined
+    this.#snapshot = undefined
+    this.#thawed.clear()
     for (const { region } of this.#heldBuckets.splice(0)) region.release()
     for (const page of this.#replaced.splice(0)) this.#options.wordPool.give(page)
+  }
+
+  /** Gives back memory that copies for checkpoints took, a bounded piece at a time: call it again while nothing is changed. */
+  trim(): void {
+    for (const region of this.#regions) region.trim(TRIMMED_BUCKETS)
   }
 
   /** Takes a page, or a bucket, of a checkpoint; counts are brought up by it. */
@@ -208,8 +220,9 @@ export class BlockMap {
   reset(): void {
     this.#groups = []
     this.#regions = []
-    this.#thawed = undefined
-    // The snapshot may still be read.
+    this.#snapshot = undefined
+    this.#thawed.clear()
+    // It may still be read.
     this.#replaced = []
     this.#heldBuckets = []
     this.#mapped = 0
@@ -223,6 +236,11 @@ export class BlockMap {
       this.live = grown
     }
     this.live[slot] = (this.live[slot] ?? 0) + count
+  }
+
+  /** Asks what counts the page's blocks first: a hole is seldom alone, and a search for nothing is as dear as any. */
+  #isHole(block: number): boolean {
+    return this.#countOf(Math.floor(block / PAGE_ENTRIES)) === 0 || this.get(block) === 0
   }
 
   #countOf(number: number): number {
@@ -278,10 +296,10 @@ export class BlockMap {
   /** The page, fit to be changed; its blocks are scattered no more. */
   #writable(number: number): Uint32Array {
     const page = this.#pageOf(number)
-    if (page !== undefined && (this.#thawed === undefined || this.#thawed.has(page))) return page
+    if (page !== undefined && (this.#snapshot === undefined || this.#thawed.has(page))) return page
     if (page !== undefined) this.#replaced.push(page)
     const own = page === undefined ? this.#gathered(number) : this.#options.wordPool.copy(page)
-    this.#thawed?.add(own)
+    if (this.#snapshot !== undefined) this.#thawed.add(own)
     this.#putPage(number, own)
     return own
   }

@@ -1,6 +1,6 @@
 /**
  * Writes checkpoints in bounded pieces while the log goes on: the map's pages are copied on write
- * meanwhile. A checkpoint counts once everything it refers to is durable, it is durable itself and bears its name.
+ * until they are in its file. A checkpoint counts once everything it refers to is durable, it is durable itself and bears its name.
  *
  * A soft one (decision 20) counts for the present boot only: nothing is flushed for it. It frees segments that begin
  * behind the newest durable checkpoint and behind all that was ever called durable, and no others.

@@ -130,7 +130,8 @@ export class Maintenance {
     const core = this.#core
     const meta = core.meta.value
     const due = this.#quietRounds >= core.settings.idleRounds * REST_FACTOR
-    if (!due || meta.clean || core.state !== 'ok' || this.#checkpoints.busy || this.#flusher.busy) return
+    if (!due || core.state !== 'ok' || this.#checkpoints.busy || this.#flusher.busy) return
+    if (meta.clean) return core.map.trim()
     // Somebody is about to append: the mark would stand over it.
     if (core.committedLsn < core.appendedLsn || this.#room.busy) return
     if (!takeStep()) return

@@ -54,6 +54,11 @@ export class ScatteredBlocks {
     return this.#used
   }
 
+  /** Memory of all buckets, in use or not. */
+  get bucketBytes(): number {
+    return this.#chunks.reduce((sum, { byteLength }) => sum + byteLength, 0)
+  }
+
   /** The entry of a block (below 2^32), 0 where there is none. */
   get(block: number): number {
     const hash = this.#hash(block)
@@ -126,6 +131,33 @@ export class ScatteredBlocks {
     this.#replaced = []
   }
 
+  /**
+   * Moves buckets, so many at most, to where others are free, and gives back the chunks behind them once they are. A snapshot
+   * that is held for long, since a flush comes before it is written, has nearly all buckets of a busy table copied: as many
+   * are free from then on, and the next one wants them, unless the volume is at rest.
+   */
+  trim(bucketsMax: number): void {
+    if (this.#held.length > 0 || this.#free.length < CHUNK_BUCKETS) return
+    const listed = this.#bucketCount - this.#free.length
+    const holes = this.#free.filter((bucket) => bucket < listed)
+    const free = this.#free.filter((bucket) => bucket >= listed)
+    const end = Math.max(0, holes.length - bucketsMax)
+    for (let place = 0; holes.length > end; ) {
+      const bucket = this.#places[place] as number
+      const next = place + 2 ** (this.#depth - (this.#depthOf[bucket] as number))
+      if (bucket >= listed) {
+        this.#places.fill(this.#copied(bucket, holes.pop() as number), place, next)
+        free.push(bucket)
+      }
+      place = next
+    }
+    this.#free = [...holes, ...free]
+    if (holes.length > 0) return
+    this.#free = []
+    this.#bucketCount = listed
+    this.#chunks.length = Math.ceil(listed / CHUNK_BUCKETS)
+  }
+
   /** A snapshot may still hold the chunks there were: they are used no more. */
   #clear(): void {
     this.#places = new Uint32Array(1)
@@ -164,13 +196,19 @@ export class ScatteredBlocks {
   /** The bucket, or where a snapshot holds it a copy that has taken its place. */
   #thawed(bucket: number, hash: number): number {
     if (this.#frozen[bucket] === 0) return bucket
-    const copy = this.#newBucket(this.#depthOf[bucket] as number)
-    this.#chunkOf(copy).set(this.#wordsOf(bucket), startOf(copy))
-    this.#usedOf[copy] = this.#usedOf[bucket] as number
+    const copy = this.#copied(bucket, this.#newBucket(this.#depthOf[bucket] as number))
     const [first, end] = this.#placesOf(bucket, hash)
     this.#places.fill(copy, first, end)
     this.#replaced.push(bucket)
     return copy
+  }
+
+  /** Makes bucket `to` the same, and returns it. */
+  #copied(bucket: number, to: number): number {
+    this.#chunkOf(to).set(this.#wordsOf(bucket), startOf(to))
+    this.#usedOf[to] = this.#usedOf[bucket] as number
+    this.#depthOf[to] = this.#depthOf[bucket] as number
+    return to
   }
 
   #wordsOf(bucket: number): Uint32Array {
@@ -188,6 +226,7 @@ export class ScatteredBlocks {
   /** Its words are those of whoever had it before. */
   #newBucket(depth: number): number {
     const bucket = this.#free.pop() ?? this.#grown()
+    this.#frozen[bucket] = 0
     this.#usedOf[bucket] = 0
     this.#depthOf[bucket] = depth
     return bucket
