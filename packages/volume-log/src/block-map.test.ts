@@ -177,7 +177,7 @@ describe('the block map', () => {
     map.release()
     const [page, bucket] = map.snapshot().pages
     expect(page).toBe(pages[0])
-    // Two buckets in turn: the third copy lies where the first was.
+    // Two buckets in turn.
     expect([pages[1]?.byteOffset, next.pages[1]?.byteOffset, bucket?.byteOffset]).toEqual([0, 4096, 0])
     expect([map.get(0), map.get(1), map.get(PAGE_ENTRIES * 5)]).toEqual([21, 22, 23])
   })
@@ -326,16 +326,38 @@ describe('scattered blocks', () => {
     scattered.trim(1_000_000)
     scattered.release()
     expect(scattered.bucketBytes).toBe(most)
+    // Others are put where it has been begun.
+    scattered.trim(100)
+    for (let i = 0; i < 20_000; i++) scattered.put(i * 977 + 1, 42)
     scattered.trim(1_000_000)
-    expect([scattered.bucketBytes, rights(41)]).toEqual([bytes, true])
-    scattered.trim(1_000_000)
-    expect(scattered.bucketBytes).toBe(bytes)
+    expect(scattered.bucketBytes).toBeLessThanOrEqual(bytes + 2 ** 20)
+    expect(rights(41)).toBe(true)
     const frozen = scattered.freeze()
     const copies = frozen.map((bucket) => bucket.slice())
-    for (let i = 0; i < blocks; i++) scattered.put(i * 31, 51)
+    for (let i = 0; i < blocks; i++) scattered.put(i * 977 + 2, 51)
     expect(frozen.every((bucket, i) => Buffer.compare(bytesOf(bucket), bytesOf(copies[i])) === 0)).toBe(true)
     scattered.release()
-    for (let i = 0; i < blocks; i++) expect(scattered.get(i * 31)).toBe(51)
+    expect(rights(41)).toBe(true)
+    for (let i = 0; i < blocks; i++) expect(scattered.get(i * 977 + 2)).toBe(51)
+    for (let i = 0; i < 20_000; i++) expect(scattered.get(i * 977 + 1)).toBe(42)
+  })
+
+  it('give back a second chunk, of which the first has room for all', () => {
+    const scattered = new ScatteredBlocks(3)
+    const put = (entry: number): void => {
+      for (let i = 0; i < 50_000; i++) scattered.put(i * 977, entry)
+    }
+    put(1)
+    const bytes = scattered.bucketBytes
+    expect(bytes).toBeLessThanOrEqual(2 ** 20)
+    scattered.freeze()
+    put(2)
+    scattered.release()
+    expect(scattered.bucketBytes).toBe(2 * 2 ** 20)
+    scattered.trim(1_000_000)
+    expect(scattered.bucketBytes).toBe(2 ** 20)
+    put(3)
+    for (let i = 0; i < 50_000; i++) expect(scattered.get(i * 977)).toBe(3)
   })
 
   it('leave what a snapshot holds alone when all of them are removed', () => {

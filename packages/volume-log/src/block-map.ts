@@ -57,9 +57,9 @@ interface Group {
 export class BlockMap {
   #groups: (Group | undefined)[] = []
   #regions: ScatteredBlocks[] = []
-  /** Being written. */
+  /** As long as there is one. */
   #snapshot: MapSnapshot | undefined
-  /** Pages that it doesn't hold, or that are written already: all others must be copied before a change. */
+  /** Pages that the snapshot doesn't hold, or that are written already: all others must be copied before a change. */
   #thawed = new Set<Uint32Array>()
   /** Those that a changed copy has taken the place of: nobody's once the snapshot is released. */
   #replaced: Uint32Array[] = []
@@ -146,6 +146,7 @@ export class BlockMap {
 
   /** Freezes the present contents. One at a time; ends with `release`. */
   snapshot(): MapSnapshot {
+    assert(this.#snapshot === undefined, 'a second snapshot of the map', { mapped: this.#mapped })
     const numbers: number[] = []
     const pages: Uint32Array[] = []
     this.#heldBuckets = []

@@ -137,12 +137,14 @@ export class ScatteredBlocks {
    * are free from then on, and the next one wants them, unless the volume is at rest.
    */
   trim(bucketsMax: number): void {
-    if (this.#held.length > 0 || this.#free.length < CHUNK_BUCKETS) return
+    if (this.#held.length > 0) return
     const listed = this.#bucketCount - this.#free.length
+    if (Math.ceil(listed / CHUNK_BUCKETS) === this.#chunks.length) return
     const holes = this.#free.filter((bucket) => bucket < listed)
     const free = this.#free.filter((bucket) => bucket >= listed)
     const end = Math.max(0, holes.length - bucketsMax)
     for (let place = 0; holes.length > end; ) {
+      assert(place < this.#places.length, 'fewer buckets are listed than are not free', { listed })
       const bucket = this.#places[place] as number
       const next = place + 2 ** (this.#depth - (this.#depthOf[bucket] as number))
       if (bucket >= listed) {

@@ -1,6 +1,7 @@
 import { epoch, lsn } from '@holdfast/base'
 import type { Lsn } from '@holdfast/base'
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, vi } from 'vitest'
+import { BlockMap } from './block-map.ts'
 import type { RelocationPlan } from './compaction.ts'
 import type { CheckpointInfo } from './log-core.ts'
 import { BLOCK, Harness } from './testing/harness.ts'
@@ -186,6 +187,18 @@ describe('rest', () => {
     expect(h.log.suspect).toBe(true)
     h.commit()
     expect(h.fill(2)).toBe(2)
+  })
+
+  it('gives back memory of the map once the volume is at rest', () => {
+    const trim = vi.spyOn(BlockMap.prototype, 'trim')
+    const h = new Harness({ settings: { idleRounds: 1 } }).open()
+    h.write([1, 1])
+    h.commit()
+    h.upkeep(3)
+    expect(trim).not.toHaveBeenCalled()
+    h.upkeep(10)
+    expect(trim).toHaveBeenCalled()
+    trim.mockRestore()
   })
 
   it('does not begin while a segment is opened for somebody who is about to append', () => {
