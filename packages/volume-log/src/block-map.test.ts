@@ -18,6 +18,10 @@ type Step =
 const bytesOf = (words: Uint32Array | undefined): Uint8Array =>
   words === undefined ? new Uint8Array() : new Uint8Array(words.buffer, words.byteOffset, words.byteLength)
 
+const same = (page: Uint32Array, other: Uint32Array | undefined): boolean => {
+  return Buffer.compare(bytesOf(page), bytesOf(other)) === 0
+}
+
 /** A map beside the plainest thing that does the same. */
 class Checked {
   map: BlockMap
@@ -82,8 +86,7 @@ class Checked {
   /** What is not written yet is as it was. */
   #checkFrozen(): void {
     const { snapshot, copies = [], written = 0 } = this.#held ?? {}
-    const same = (page: Uint32Array, i: number): boolean => Buffer.compare(bytesOf(page), bytesOf(copies[i])) === 0
-    expect(snapshot?.pages.filter((page, i) => i >= written && !same(page, i)) ?? []).toEqual([])
+    expect(snapshot?.pages.filter((page, i) => i >= written && !same(page, copies[i])) ?? []).toEqual([])
   }
 
   release(): void {
@@ -309,7 +312,7 @@ describe('scattered blocks', () => {
       scattered.thaw(0, frozen.length >> 1)
       const kept = frozen.slice(frozen.length >> 1).map((bucket) => [bucket, bucket.slice()] as const)
       put(entry)
-      expect(kept.every(([bucket, copy]) => Buffer.compare(bytesOf(bucket), bytesOf(copy)) === 0)).toBe(true)
+      expect(kept.every(([bucket, copy]) => same(bucket, copy))).toBe(true)
       scattered.release()
       expect(rights(entry)).toBe(true)
     }
@@ -335,7 +338,7 @@ describe('scattered blocks', () => {
     const frozen = scattered.freeze()
     const copies = frozen.map((bucket) => bucket.slice())
     for (let i = 0; i < blocks; i++) scattered.put(i * 977 + 2, 51)
-    expect(frozen.every((bucket, i) => Buffer.compare(bytesOf(bucket), bytesOf(copies[i])) === 0)).toBe(true)
+    expect(frozen.every((bucket, i) => same(bucket, copies[i]))).toBe(true)
     scattered.release()
     expect(rights(41)).toBe(true)
     for (let i = 0; i < blocks; i++) expect(scattered.get(i * 977 + 2)).toBe(51)

@@ -136,7 +136,7 @@ export class BlockMap {
       while (block < end && this.#isHole(block) === hole) {
         const number = Math.floor(block / PAGE_ENTRIES)
         // A page without a block is a hole as a whole.
-        block = this.#countOf(number) === 0 ? this.#nextPage(number) : block + 1
+        block = hole && this.#countOf(number) === 0 ? this.#nextPage(number) : block + 1
       }
       block = Math.min(block, end)
       extents.push({ lengthBytes: (block - start) * BLOCK_BYTES, hole })
@@ -287,11 +287,21 @@ export class BlockMap {
 
   #region(logicalBlock: number): ScatteredBlocks {
     const at = Math.floor(logicalBlock / REGION_BLOCKS)
-    while (this.#regions.length <= at) {
-      const { seed, depthMax } = this.#options
-      this.#regions.push(new ScatteredBlocks(seed, depthMax))
-    }
+    while (this.#regions.length <= at) this.#regions.push(this.#emptyRegion())
     return this.#regions[at] as ScatteredBlocks
+  }
+
+  #emptyRegion(): ScatteredBlocks {
+    const { seed, depthMax } = this.#options
+    return new ScatteredBlocks(seed, depthMax)
+  }
+
+  /** Returns the scattered block's entry, or 0. The last one takes its table along, which a snapshot may still hold. */
+  #unscatter(block: number): number {
+    const region = this.#region(block)
+    const entry = region.remove(inRegion(block))
+    if (entry > 0 && region.size === 0) this.#regions[Math.floor(block / REGION_BLOCKS)] = this.#emptyRegion()
+    return entry
   }
 
   /** The page, fit to be changed; its blocks are scattered no more. */
@@ -311,7 +321,7 @@ export class BlockMap {
     let left = this.#countOf(number)
     for (let i = 0; left > 0; i++) {
       assert(i < PAGE_ENTRIES, 'a page has fewer scattered blocks than are counted', { number })
-      const entry = this.#region(first).remove(inRegion(first + i))
+      const entry = this.#unscatter(first + i)
       if (entry === 0) continue
       page[i] = entry
       left--
@@ -361,7 +371,7 @@ export class BlockMap {
     const block = number * PAGE_ENTRIES + start
     let gone = 0
     for (let i = 0; i < count && gone < before; i++) {
-      const old = page === undefined ? this.#region(block).remove(inRegion(block + i)) : (page[start + i] as number)
+      const old = page === undefined ? this.#unscatter(block + i) : (page[start + i] as number)
       if (old === 0) continue
       if (page !== undefined) page[start + i] = 0
       this.#lost(old)

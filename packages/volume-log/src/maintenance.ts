@@ -188,7 +188,7 @@ export function dueCheckpoint(core: LogCore, patient: boolean, quiet: boolean): 
   if (soft >= settings.softDeadSegmentsMin && worth(soft)) return segments.hasRoom(false) ? 'soft' : 'durable'
   // Recovery from the end of the process alone stays short.
   const sinceBytes = (committedLsn - Math.max(last.lsn, softLsn)) * BLOCK_BYTES
-  return sinceBytes >= Math.max(bytesMin, RECOVERY_FACTOR * last.bytes) ? 'soft' : undefined
+  return sinceBytes >= Math.max(settings.checkpointBytesMin, RECOVERY_FACTOR * last.bytes) ? 'soft' : undefined
 }
 
 function deadSegments(core: LogCore): Dead {

@@ -32,7 +32,7 @@ export class ScatteredBlocks {
   #places = new Uint32Array(1)
   #depth = 0
   #used = 0
-  #chunks: Uint32Array[] = [new Uint32Array(BUCKET_WORDS)]
+  readonly #chunks: Uint32Array[] = [new Uint32Array(BUCKET_WORDS)]
   #bucketCount = 1
   /** By bucket, each: blocks in it, first bits of the hash that its keys share, whether a snapshot holds it. */
   #usedOf = new Uint16Array(1)
@@ -100,7 +100,6 @@ export class ScatteredBlocks {
     const own = this.#thawed(bucket, hash)
     this.#close(own, (at - startOf(bucket)) / 2)
     this.#count(own, -1)
-    if (this.#used === 0) this.#clear()
     return old
   }
 
@@ -139,7 +138,8 @@ export class ScatteredBlocks {
   trim(bucketsMax: number): void {
     if (this.#held.length > 0) return
     const listed = this.#bucketCount - this.#free.length
-    if (Math.ceil(listed / CHUNK_BUCKETS) === this.#chunks.length) return
+    const chunkCount = Math.ceil(listed / CHUNK_BUCKETS)
+    if (chunkCount === this.#chunks.length) return
     const holes = this.#free.filter((bucket) => bucket < listed)
     const free = this.#free.filter((bucket) => bucket >= listed)
     const end = Math.max(0, holes.length - bucketsMax)
@@ -157,21 +157,7 @@ export class ScatteredBlocks {
     if (holes.length > 0) return
     this.#free = []
     this.#bucketCount = listed
-    this.#chunks.length = Math.ceil(listed / CHUNK_BUCKETS)
-  }
-
-  /** A snapshot may still hold the chunks there were: they are used no more. */
-  #clear(): void {
-    this.#places = new Uint32Array(1)
-    this.#depth = 0
-    this.#chunks = [new Uint32Array(BUCKET_WORDS)]
-    this.#bucketCount = 1
-    this.#usedOf = new Uint16Array(1)
-    this.#depthOf = new Uint8Array(1)
-    this.#frozen = new Uint8Array(1)
-    this.#free = []
-    this.#held = []
-    this.#replaced = []
+    this.#chunks.length = chunkCount
   }
 
   #count(bucket: number, change: number): void {
