@@ -145,7 +145,7 @@ export const MISTAKES: readonly Mistake[] = [
     name: 'believes a soft checkpoint after the host has lost its page cache',
     changes: [
       {
-        file: 'packages/volume-log/src/recovery.ts',
+        file: 'packages/volume-log/src/found-checkpoints.ts',
         find: 'const believed = !meta.value.clean && meta.value.bootId === options.bootId',
         replace: 'const believed = !meta.value.clean',
       },
@@ -206,5 +206,29 @@ export const MISTAKES: readonly Mistake[] = [
       },
     ],
     seedsMax: 400,
+  },
+  {
+    name: 'gives what it can not read for read',
+    changes: [
+      {
+        file: 'packages/volume-log/src/reader.ts',
+        find: 'if (run.blockCount === 1) return done(this.#damaged(run, 0, 1))',
+        replace: 'if (run.blockCount === 1) return done(undefined)',
+      },
+    ],
+    seedsMax: 800,
+    kinds: 'bad-sector,process-crash',
+  },
+  {
+    name: 'begins a rebuild anew from the log, which a copy that is being made can not take',
+    changes: [
+      {
+        file: 'packages/engine/src/member-feed.ts',
+        find: 'const fromLog = this.#nextLsn >= log.streamableFrom() && !unreadable && subscribe.rebuilding !== true',
+        replace: 'const fromLog = this.#nextLsn >= log.streamableFrom() && !unreadable',
+      },
+    ],
+    seedsMax: 300,
+    kinds: 'bad-sector',
   },
 ]

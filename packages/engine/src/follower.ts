@@ -71,7 +71,8 @@ export class Follower {
     const { appendedLsn, committedLsn, durableLsn, epochTable, lastHeaderCrc } = log
     const segments = log.fullSegmentsBelow(appendedLsn)
     const positions = { appendedLsn, committedLsn, durableLsn }
-    link.send({ type: 'subscribe', ...scope, seq: this.#subscription, ...positions, epochTable, segments, lastHeaderCrc })
+    const state = { epochTable, segments, lastHeaderCrc, rebuilding: log.state === 'rebuilding' }
+    link.send({ type: 'subscribe', ...scope, seq: this.#subscription, ...positions, ...state })
   }
 
   get phase(): Phase['kind'] {

@@ -38,6 +38,8 @@ export interface FeedOwner {
   feedFailed(node: NodeId, reason: string): void
   /** Our log is damaged where the member needs it, and nobody can mend it: what it asks for next is a whole copy. */
   feedUnreadable(node: NodeId): void
+  /** False: a disk that does not give these blocks, which nobody can mend, may give them when the member asks again. */
+  mayLeaveHoles(node: NodeId, positions: readonly Lsn[]): boolean
   /** False while the member counts as in sync: it is being dropped, and `pump` is called again. */
   mayRebuild(node: NodeId): boolean
 }
@@ -71,6 +73,8 @@ export class MemberFeed {
   /** Blocks of our own log that had to be put right to feed this member, and the last of them. */
   #repairs = 0
   #repairedLsn: Lsn | undefined
+  /** Those that nobody had right. */
+  readonly #holes = new Set<Lsn>()
 
   constructor(owner: FeedOwner, link: Link, forkLsn: Lsn) {
     this.#owner = owner
@@ -97,7 +101,8 @@ export class MemberFeed {
   /** Begins: from the log where it reaches back far enough and can be read, by checkpoint and segments otherwise. */
   start(subscribe: SubscribeMessage, unreadable: boolean): void {
     const { scope, log } = this.#owner
-    if (this.#nextLsn >= log.streamableFrom() && !unreadable) {
+    const fromLog = this.#nextLsn >= log.streamableFrom() && !unreadable && subscribe.rebuilding !== true
+    if (fromLog) {
       this.link.send({ type: 'accepted', ...scope, seq: subscribe.seq, forkLsn: this.#nextLsn })
       this.pump()
       return
@@ -289,10 +294,15 @@ export class MemberFeed {
     }
     const length = Math.min(READ_BYTES_MAX, next.length - next.at)
     this.#reading = true
-    log.readSegment(next.segment, next.at, length, (error, payload) => {
+    log.readSegment(next.segment, next.at, length, (error, payload, unreadable) => {
       this.#reading = false
       if (this.#ended || this.#rebuild !== rebuild) return
-      if (error !== undefined || payload === undefined) {
+      const mendable = unreadable.find((position) => !this.#holes.has(position))
+      if (error === undefined && mendable !== undefined) {
+        this.#mendForRebuild(mendable)
+        return
+      }
+      if (error !== undefined || (unreadable.length > 0 && !this.#owner.mayLeaveHoles(this.node, unreadable))) {
         this.#owner.feedFailed(this.node, 'our own log can not be read there')
         return
       }
@@ -303,6 +313,22 @@ export class MemberFeed {
       if (next.at >= next.length) rebuild.queue.shift()
       this.#pumpRebuild()
     })
+  }
+
+  /** What is in the way of a rebuild is put right where somebody in sync has it: it may be about to leave. */
+  #mendForRebuild(position: Lsn): void {
+    const again = (ok: boolean): void => {
+      this.#reading = false
+      if (this.#ended) return
+      if (!ok) this.#holes.add(position)
+      this.#pumpRebuild()
+    }
+    // Mended, and still not given.
+    if (this.#repairedLsn === position || this.#repairs >= REPAIRS_MAX) return again(false)
+    this.#repairs++
+    this.#repairedLsn = position
+    this.#reading = true
+    this.#owner.repair(position, 1, again)
   }
 
   #sendCheckpoint(checkpoint: PinnedCheckpoint): void {

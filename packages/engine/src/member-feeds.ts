@@ -15,6 +15,9 @@ import { appendMessage, type FeedOwner, MemberFeed } from './member-feed.ts'
 import type { Link } from './peer-table.ts'
 import type { RepairDesk } from './repair-desk.ts'
 
+/** So many rebuilds of a member fail for blocks that our disk does not give: a path that is away for seconds is no bad sector. */
+const HOLE_TRIES = 3
+
 export interface FedPrimary {
   readonly scope: VolumeEpoch
   readonly log: ReplicaLog
@@ -38,6 +41,8 @@ export class MemberFeeds implements FeedOwner {
   readonly #feeds = new Map<NodeId, MemberFeed>()
   /** Members that need what can't be read in our log: what is damaged there may be dead, and in no checkpoint. */
   readonly #unreadableFor = new Set<NodeId>()
+  /** Rebuilds in a row that ended at blocks that our disk did not give. */
+  readonly #endedAtHoles = new Map<NodeId, number>()
   #announcedCommit: Lsn = lsn(0)
 
   constructor(context: NodeContext, primary: FedPrimary) {
@@ -178,7 +183,17 @@ export class MemberFeeds implements FeedOwner {
     return this.#machine.mayRebuild(node, this.#context.clock.now())
   }
 
+  mayLeaveHoles(node: NodeId, positions: readonly Lsn[]): boolean {
+    const ended = this.#endedAtHoles.get(node) ?? 0
+    this.#endedAtHoles.set(node, ended + 1)
+    if (ended < HOLE_TRIES) return false
+    const fields = { ...this.scope, node, positions: positions.slice(0, 20).join() }
+    this.#context.events.event('error', 'a copy is made without blocks that no copy gives', fields)
+    return true
+  }
+
   feedLive(node: NodeId): void {
+    this.#endedAtHoles.delete(node)
     this.#machine.live(node)
   }
 

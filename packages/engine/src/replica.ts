@@ -46,11 +46,10 @@ const RESUBSCRIBE_MS = 20
 /** One end could not go on: asked again after a while. */
 const TROUBLED_RETRY_MS = 1_000
 const NO_SPACE_RETRY_MS = 5_000
-/** A copy whose disk failed is opened again after so long, then after longer and longer. */
+/** A copy whose disk failed, or whose log is damaged, is opened again after so long, then after longer and longer. */
 const REOPEN_MS_MIN = 2_000
 const REOPEN_MS_MAX = 60_000
-/** So often a checkpoint that can't be read may be readable the next time. */
-const UNREADABLE_TRIES = 5
+const DAMAGED = 'the log of this copy is damaged: another copy has to feed it'
 const LOST = 'the data of this copy, which was in sync, are gone from its disk'
 
 export interface ReplicaOwner {
@@ -75,8 +74,14 @@ export class Replica {
   readonly #upkeep: Upkeep
   #retryAt: Instant = instant(Number.NEGATIVE_INFINITY)
   #lastFollower: Follower | undefined
-  /** Times that the disk failed since this process began. */
+  /** Times that the disk failed under an open log since this process began. */
   #failures = 0
+  /** Times in a row that the log could not be opened. */
+  #failedOpenings = 0
+  /** Of these, those at something that the disk did not give. */
+  #unreadableOpenings = 0
+  /** A damaged log that nobody feeds is opened again then: its disk may give what it did not. */
+  #lookAgainAt: Instant = instant(Number.NEGATIVE_INFINITY)
   readonly #handOver: HandOver
   /** Called when the opening that was under way at `close` has ended. */
   #closedOpening: (() => void) | undefined
@@ -114,17 +119,22 @@ export class Replica {
     const settings = this.#context.settings.log
     // Whoever was in sync when somebody was elected had answered, with a log.
     const expected = reign > 0 && inSync.includes(self.node)
-    const patient = this.#failures < UNREADABLE_TRIES
-    openReplicaLog({ ...ports, path, volume: id, segmentBlocks, sizeBytes, settings, expected, patient }, (error, log, report) => {
+    const unreadableBefore = this.#unreadableOpenings
+    openReplicaLog({ ...ports, path, volume: id, segmentBlocks, sizeBytes, settings, expected, unreadableBefore }, (error, log, report) => {
       if (this.#role.kind === 'closed') {
         if (log === undefined) this.#closedOpening?.()
         else log.close(false, () => this.#closedOpening?.())
         return
       }
       if (error !== undefined || log === undefined) {
-        this.#fail(`the log can't be opened: ${error?.message ?? 'unknown'}`)
+        if (error?.kind === 'unreadable') this.#unreadableOpenings++
+        this.#fail(`the log can't be opened: ${error?.message ?? 'unknown'}`, this.#failedOpenings++)
         return
       }
+      this.#failedOpenings = 0
+      // What is damaged has been waited for: the next opening need not do so again.
+      if (log.state === 'damaged') this.#lookAgainAt = after(clock.now(), REOPEN_MS_MAX)
+      else this.#unreadableOpenings = 0
       this.#log = log
       if (log.lost) events.event('error', `${LOST}: nothing is read from it before it has been fed`, { volume: id })
       if (report !== undefined && report.damage.length > 0) {
@@ -339,8 +349,14 @@ export class Replica {
       segmentCount: log?.segmentCount ?? 0,
       logBytes: log?.logBytes ?? 0,
       members: role.kind === 'primary' ? memberViews(role.primary, this.#context.self.node) : [],
-      problem: role.kind === 'failed' ? role.reason : log?.lost === true ? LOST : undefined,
+      problem: this.#problem,
     }
+  }
+
+  get #problem(): string | undefined {
+    if (this.#role.kind === 'failed') return this.#role.reason
+    if (this.#log?.lost === true) return LOST
+    return this.#log?.state === 'damaged' ? DAMAGED : undefined
   }
 
   #setRole(role: Role): void {
@@ -349,12 +365,12 @@ export class Replica {
     this.#owner.roleChanged(this.volume)
   }
 
-  #fail(reason: string): void {
+  #fail(reason: string, timesBefore = this.#failures++): void {
     this.#context.events.event('error', reason, { volume: this.volume })
     const role = this.#role
     if (role.kind === 'primary') role.primary.close()
     if (role.kind === 'follower') role.follower?.close()
-    const pauseMs = Math.min(REOPEN_MS_MAX, REOPEN_MS_MIN * 2 ** this.#failures++)
+    const pauseMs = Math.min(REOPEN_MS_MAX, REOPEN_MS_MIN * 2 ** timesBefore)
     this.#setRole({ kind: 'failed', reason, reopenAt: after(this.#context.clock.now(), pauseMs) })
     this.#dropOwnKey()
   }
@@ -499,6 +515,7 @@ export class Replica {
     const { self } = this.#context
     const log = this.#log
     const role = this.#role
+    if (log?.state === 'damaged' && this.#context.clock.now() >= this.#lookAgainAt) return this.#reopen(record)
     if (log === undefined || log.state !== 'ok' || !record.inSync.includes(self.node)) return
     if (role.kind !== 'candidate') {
       if (role.kind === 'follower') role.follower?.close()

@@ -200,7 +200,7 @@ function calm(stage: Stage, plan: RunPlan): number {
   for (const node of cluster.nodes) undrain(stage, node.name)
   const stopping = (): boolean => cluster.nodes.some(({ stopping, life }) => stopping === life && life.alive)
   const whole = (): boolean => !stopping() && volumes.every((volume) => cluster.healthy(volume))
-  // Where no bit has flipped, nothing that was proven to be on a disk may be missing there.
+  // Where no disk is damaged, nothing that was proven to be on a disk may be missing there.
   const lost = (): boolean => stage.damaged !== undefined && volumes.some((volume) => cluster.isDamaged(volume))
   if (!cluster.runUntil(HEAL_MS_MAX, () => whole() || lost())) {
     for (const volume of volumes) {
@@ -220,13 +220,15 @@ function calm(stage: Stage, plan: RunPlan): number {
 }
 
 /**
- * The only complete copy is damaged where no other is whole: it can't feed the others, or can't even be read, and an
- * operator must decide (I9).
+ * The only complete copy is damaged where no other is whole, and an operator must decide (I9): it can't be read, or what it
+ * can't feed the others is not committed, which takes them.
  */
 function beyondRepair({ cluster, damaged }: Stage, volume: string): boolean {
   if (damaged === undefined) return false
-  const alone = cluster.record(volume)?.inSync.every((node) => node === damaged.name) === true
-  return alone || cluster.isDamaged(volume)
+  const record = cluster.record(volume)
+  const log = record && damaged.engine?.replicas.get(record.id)?.log
+  const uncommitted = record?.primary === damaged.name && log !== undefined && log.committedLsn < log.appendedLsn
+  return uncommitted || cluster.isDamaged(volume)
 }
 
 /** Whole for a moment may be whole because nobody has noticed yet: after a lease's time it must be so still, or again. */

@@ -47,6 +47,15 @@ export type Fault =
       readonly operation: 'read' | 'write' | 'datasync'
     } & Lasting)
   | ({ readonly kind: 'bit-flip'; readonly victim: Victim; readonly count: number } & At)
+  | ({
+      readonly kind: 'bad-sector'
+      readonly victim: Victim
+      readonly count: number
+      /** Or for ever. */
+      readonly healsAfterMs?: number | undefined
+      /** The process crashes with it, and is back after so long: where its log ends then can't be read. */
+      readonly crashMs?: number | undefined
+    } & At)
   | ({ readonly kind: 'clock-jump'; readonly victim: Victim; readonly ms: number } & At)
   | ({ readonly kind: 'client-vanishes'; readonly pick: number } & At)
   | ({ readonly kind: 'node-joins' } & At)
@@ -81,11 +90,12 @@ const WEIGHTS: Readonly<Record<FaultKind, number>> = {
   drain: 1,
   'move-primary': 2,
   'hung-disk': 1,
+  'bad-sector': 1,
 }
 export const FAULT_KINDS = Object.keys(WEIGHTS) as FaultKind[]
 
 /** Faults that may give a client an error, because something can't be kept (I9). */
-export const MAY_FAIL_REQUESTS: ReadonlySet<FaultKind> = new Set(['full-disk', 'disk-error', 'bit-flip'])
+export const MAY_FAIL_REQUESTS: ReadonlySet<FaultKind> = new Set(['full-disk', 'disk-error', 'bit-flip', 'bad-sector'])
 
 export interface ScheduleOptions {
   readonly random: SeededRandom
@@ -170,6 +180,11 @@ function makeFault(
     }
     case 'bit-flip':
       return { kind, victim: victim(), count: 1 + random.below(4), atMs }
+    case 'bad-sector': {
+      const healsAfterMs = random.chance(0.3) ? forMs * 5 : undefined
+      const crashMs = random.chance(0.4) ? forMs : undefined
+      return { kind, victim: victim(), count: 1 + random.below(4), healsAfterMs, crashMs, atMs }
+    }
     case 'clock-jump':
       return { kind, victim: victim(), ms: Math.round(random.between(-1, 1) * 3_600_000), atMs }
     case 'client-vanishes':

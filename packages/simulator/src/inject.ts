@@ -11,7 +11,7 @@ export interface Stage {
   readonly cluster: SimCluster
   readonly volumes: readonly string[]
   readonly clients: readonly SimClient[]
-  /** Nodes whose disk is damaged by bit flips: one per run, so that a good copy is left. */
+  /** The node whose disk is damaged by bit flips and bad sectors: one per run, so that a good copy is left. */
   damaged: SimNode | undefined
 }
 
@@ -104,7 +104,7 @@ export function inject(stage: Stage, fault: Fault): void {
 
 function injectIntoNode(
   stage: Stage,
-  fault: Extract<Fault, { kind: 'slow-disk' | 'full-disk' | 'hung-disk' | 'disk-error' | 'bit-flip' | 'clock-jump' | 'drain' }>,
+  fault: Extract<Fault, { kind: 'slow-disk' | 'full-disk' | 'hung-disk' | 'disk-error' | 'bit-flip' | 'bad-sector' | 'clock-jump' | 'drain' }>,
 ): void {
   const { world } = stage.cluster
   const node = victimOf(stage, fault.victim)
@@ -138,6 +138,21 @@ function injectIntoNode(
       if (stage.damaged !== node) return
       for (let left = fault.count; left > 0; left--) world.note(`${name}: a bit flips in ${platter.flipBit()}`)
       stage.cluster.invariants.expectLosses()
+      break
+    case 'bad-sector':
+      // What can't be read is never taken for what was never written: no losses are expected.
+      stage.damaged ??= node
+      if (stage.damaged !== node) return
+      if (fault.crashMs !== undefined && node.life.alive) {
+        stage.cluster.crash(node)
+        later(fault.crashMs, () => stage.cluster.restart(node))
+      }
+      for (let left = fault.count; left > 0; left--) world.note(`${name}: a sector goes bad in ${platter.spoil()}`)
+      if (fault.healsAfterMs === undefined) return
+      later(fault.healsAfterMs, () => {
+        world.note(`${name}: every sector can be read again`)
+        platter.heal()
+      })
       break
     case 'clock-jump':
       world.note(`the wall clock of ${name} jumps by ${fault.ms} ms`)

@@ -184,9 +184,9 @@ export class Invariants {
       if (replica?.primary?.answersReads === true) serving.push(`${node.name} in epoch ${replica.primary.scope.epoch}`)
       const log = replica?.log
       // Damage is what was proven durable and is not there: no loss of power makes it, only a mistake of ours.
-      if (log?.state === 'damaged' && !this.#cluster.nodes.some(({ platter }) => platter.flipped)) {
+      if (log?.state === 'damaged' && !this.#cluster.nodes.some(({ platter }) => platter.flipped || platter.spoilt)) {
         const known = `ends at ${log.appendedLsn}, was durable up to ${log.damagedBelowLsn}`
-        this.#cluster.violation(`I3: ${node.name} is damaged where no bit has flipped: ${volume} ${known}`)
+        this.#cluster.violation(`I3: ${node.name} is damaged where no disk is: ${volume} ${known}`)
       }
       if (log?.state === 'rebuilding' && record.inSync.includes(node.name)) {
         this.#cluster.violation(`I7: ${node.name} is in sync of ${volume} while its copy is made anew`)

@@ -33,6 +33,8 @@ export class SimPlatter {
   #hung: (() => void)[] | undefined
   /** Some bit of it has flipped. */
   flipped = false
+  /** Some sector of it has gone bad. */
+  spoilt = false
 
   constructor({ world, checksum, capacityBytes = 2 ** 40 }: SimDiskOptions) {
     this.#world = world
@@ -73,11 +75,23 @@ export class SimPlatter {
 
   /** Flips one bit of a segment at rest. Returns where, or undefined when nothing is written yet. */
   flipBit(): string | undefined {
+    const where = this.#somewhere((inode) => inode.flipBit(this.#random))
+    this.flipped ||= where !== undefined
+    return where
+  }
+
+  /** A page of a segment can't be read any more before it is written anew on the platter. Returns where, as `flipBit` does. */
+  spoil(): string | undefined {
+    const where = this.#somewhere((inode) => inode.spoil(this.#random))
+    this.spoilt ||= where !== undefined
+    return where
+  }
+
+  #somewhere(what: (inode: Inode) => number | undefined): string | undefined {
     const segments = this.#names.paths().filter((path) => path.includes('/segment-'))
     const path = segments[this.#random.below(Math.max(1, segments.length))]
     const inode = path === undefined ? undefined : this.#names.get(path)
-    const page = inode?.flipBit(this.#random)
-    this.flipped ||= page !== undefined
+    const page = inode && what(inode)
     return page === undefined ? undefined : `${path} page ${page}`
   }
 
@@ -86,6 +100,11 @@ export class SimPlatter {
     const flipped = this.#names.get(path)?.flipBit(this.#random, page) !== undefined
     this.flipped ||= flipped
     return flipped
+  }
+
+  /** Every sector can be read again. */
+  heal(): void {
+    for (const inode of this.#names.inodes()) inode.heal()
   }
 
   /** The disk as one process sees it. */
@@ -178,6 +197,7 @@ export class SimPlatter {
       },
       tryReadVerified: (target, targetOffset, blockCount, position, crcs, crcIndex) => {
         if (this.failing.has('read') || this.#random.chance(0.2)) return -1
+        if (inode.isBad(blockCount * PAGE, position)) return -1
         if (!inode.read(target, targetOffset, blockCount * PAGE, position)) return -1
         for (let at = 0; at < blockCount; at++) {
           const start = targetOffset + at * PAGE
@@ -187,7 +207,7 @@ export class SimPlatter {
       },
       read: (target, targetOffset, length, position, done) => {
         this.#later(life, 0.02, 1, () => {
-          if (this.failing.has('read')) return done(ioError('reading', path))
+          if (this.failing.has('read') || inode.isBad(length, position)) return done(ioError('reading', path))
           const whole = inode.read(target, targetOffset, length, position)
           return done(whole ? undefined : { kind: 'io', message: 'read behind the end of the file' })
         })

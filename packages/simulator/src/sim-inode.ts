@@ -9,6 +9,9 @@ export class Inode {
   readonly #platter = new Map<number, Uint8Array | undefined>()
   /** Pages whose write-back failed: clean for the kernel, no later sync covers them, and the platter never got them. */
   readonly #dropped = new Set<number>()
+  /** Pages that the platter gives an error for until it is written there. */
+  readonly #bad = new Set<number>()
+  #lastWritten = 0
   size = 0
 
   get unsynced(): number[] {
@@ -32,6 +35,7 @@ export class Inode {
   /** A whole page: written into a fresh one, which need not be zeroed before. */
   #replace(page: number, bytes: Uint8Array): void {
     this.#dropped.delete(page)
+    this.#lastWritten = page
     const old = this.#pages.get(page)
     if (this.#platter.has(page)) {
       if (old !== undefined) return old.set(bytes)
@@ -42,6 +46,7 @@ export class Inode {
   /** The page to write into: a copy where the platter still needs the old one. */
   #writable(page: number): Uint8Array {
     this.#dropped.delete(page)
+    this.#lastWritten = page
     const old = this.#pages.get(page)
     if (old !== undefined && this.#platter.has(page)) return old
     if (!this.#platter.has(page)) this.#platter.set(page, old)
@@ -66,7 +71,10 @@ export class Inode {
   }
 
   makeDurable(pages: readonly number[]): void {
-    for (const page of pages) if (!this.#dropped.has(page)) this.#platter.delete(page)
+    for (const page of pages) {
+      if (this.#dropped.has(page)) continue
+      if (this.#platter.delete(page)) this.#bad.delete(page)
+    }
   }
 
   /** A sync failed: as Linux does, it says so once, reads go on to show the pages, and only a new write dirties them. */
@@ -77,7 +85,10 @@ export class Inode {
   /** Any subset of what is not durable is lost. */
   loseUnsynced(random: SeededRandom): void {
     for (const [page, old] of this.#platter) {
-      if (!this.#dropped.has(page) && random.chance(0.5)) continue
+      if (!this.#dropped.has(page) && random.chance(0.5)) {
+        this.#bad.delete(page)
+        continue
+      }
       if (old === undefined) this.#pages.delete(page)
       else this.#pages.set(page, old)
     }
@@ -85,10 +96,39 @@ export class Inode {
     this.#dropped.clear()
   }
 
+  /** Whether a bad sector lies there that the page cache does not hide. */
+  isBad(length: number, position: number): boolean {
+    if (this.#bad.size === 0) return false
+    for (let page = Math.floor(position / PAGE); page * PAGE < position + length; page++) {
+      if (this.#bad.has(page) && !this.#platter.has(page)) return true
+    }
+    return false
+  }
+
+  /** Its disk gives everything again. */
+  heal(): void {
+    this.#bad.clear()
+  }
+
+  /** Makes one page (that one, if given) a bad sector; the page, or undefined where there is none. */
+  spoil(random: SeededRandom, wanted?: number): number | undefined {
+    // Where a log ends there is most to be mistaken about.
+    const near = random.chance(0.5) ? Math.max(0, this.#lastWritten - random.below(4)) : this.#pageAtRest(random)
+    const page = wanted ?? near
+    if (page === undefined || !this.#pages.has(page)) return undefined
+    this.#bad.add(page)
+    return page
+  }
+
+  /** Of those that the page cache need not keep. */
+  #pageAtRest(random: SeededRandom): number | undefined {
+    const atRest = [...this.#pages.keys()].filter((page) => !this.#platter.has(page))
+    return atRest[random.below(Math.max(1, atRest.length))]
+  }
+
   /** Flips one bit of one page (that one, if given) on the platter; the page, or undefined where there is none. */
   flipBit(random: SeededRandom, wanted?: number): number | undefined {
-    const atRest = [...this.#pages.keys()].filter((page) => !this.#platter.has(page))
-    const page = wanted ?? atRest[random.below(Math.max(1, atRest.length))]
+    const page = wanted ?? this.#pageAtRest(random)
     const old = page === undefined ? undefined : this.#pages.get(page)
     if (page === undefined || old === undefined) return undefined
     const fresh = new Uint8Array(old)

@@ -5,6 +5,7 @@
 import { BLOCK_BYTES } from '@holdfast/base'
 import type { Checksum, DiskError, DiskFile } from '@holdfast/base'
 import { HeaderView } from './header-codec.ts'
+import { ALL_UNREADABLE_MIN, readSingly } from './single-blocks.ts'
 
 /** Each read may be so many times the one before: thousands of logs that are all but empty open at once. */
 const READ_GROWTH = 4
@@ -35,9 +36,9 @@ export interface ScanRange {
 export interface ScanVisitor {
   /**
    * A valid header at its own place. `bytes` holds its payload from `offset` on when asked for. False ends
-   * the walk.
+   * the walk. Blocks that the disk did not give are zeroes there; `unreadable` has their indexes in the segment.
    */
-  batch(header: HeaderView, bytes: Uint8Array, offset: number): boolean
+  batch(header: HeaderView, bytes: Uint8Array, offset: number, unreadable: ReadonlySet<number>): boolean
   /** Ended at `index`: by the visitor, at the range's end, or where no valid header lies. */
   end(error: DiskError | undefined, index: number, stopped: 'visitor' | 'end' | 'invalid'): void
   /** The disk does not give the block at `index`, where a header may lie. Only where the walk goes past such blocks. */
@@ -88,7 +89,7 @@ export class BatchScan {
       }
       const needed = this.#range.payload ? 1 + header.payloadBlocks : 1
       if (at + needed > this.#blocks) return this.#load(needed)
-      if (!this.#visitor.batch(header, this.#buffer, offset + BLOCK_BYTES)) {
+      if (!this.#visitor.batch(header, this.#buffer, offset + BLOCK_BYTES, this.#unreadable)) {
         return this.#visitor.end(undefined, this.#index, 'visitor')
       }
       this.#index += span
@@ -106,11 +107,17 @@ export class BatchScan {
     this.#range.file.read(this.#buffer, 0, blocks * BLOCK_BYTES, index * BLOCK_BYTES, (error) => {
       if (error === undefined) {
         this.#anyRead = true
+        this.#given(index, blocks)
         return this.#loaded(index, blocks)
       }
       if (this.#range.pastUnreadable !== true) return this.#visitor.end(error, index, 'invalid')
-      this.#loadSingly(index, blocks, 0)
+      this.#loadSingly(index, blocks)
     })
+  }
+
+  /** What is read twice may be given the second time. */
+  #given(index: number, blocks: number): void {
+    for (const block of this.#unreadable) if (block >= index && block < index + blocks) this.#unreadable.delete(block)
   }
 
   #loaded(index: number, blocks: number): void {
@@ -119,22 +126,22 @@ export class BatchScan {
     this.run()
   }
 
-  /** Where single sectors are bad the others are read. Where many in a row are, or all, it is the disk that fails. */
-  #loadSingly(index: number, blocks: number, at: number): void {
-    if (at === blocks) return this.#loaded(index, blocks)
-    const offset = at * BLOCK_BYTES
-    this.#range.file.read(this.#buffer, offset, BLOCK_BYTES, (index + at) * BLOCK_BYTES, (error) => {
-      if (error === undefined) {
-        this.#anyRead = true
-        return this.#loadSingly(index, blocks, at + 1)
-      }
-      const block = index + at
-      this.#unreadableInRow = this.#unreadable.has(block - 1) ? this.#unreadableInRow + 1 : 1
-      const none = !this.#anyRead && block + 1 === this.#range.endIndex
-      if (none || this.#unreadableInRow === UNREADABLE_IN_ROW_MAX) return this.#visitor.end(error, index, 'invalid')
-      this.#buffer.fill(0, offset, offset + BLOCK_BYTES)
-      this.#unreadable.add(block)
-      this.#loadSingly(index, blocks, at + 1)
+  /** Where single sectors are bad the others are read. Where many in a row are, or all of many, it is the disk that fails. */
+  #loadSingly(index: number, count: number): void {
+    this.#given(index, count)
+    readSingly({ file: this.#range.file, index, count }, this.#buffer, {
+      unreadable: (block) => {
+        this.#unreadableInRow = this.#unreadable.has(block - 1) ? this.#unreadableInRow + 1 : 1
+        this.#unreadable.add(block)
+        const nothing = !this.#anyRead && this.#unreadableInRow > block - index
+        const last = block + 1 === this.#range.endIndex
+        return this.#unreadableInRow < (nothing && last ? ALL_UNREADABLE_MIN : UNREADABLE_IN_ROW_MAX)
+      },
+      done: (error) => {
+        if (error !== undefined) return this.#visitor.end(error, index, 'invalid')
+        this.#anyRead ||= this.#unreadableInRow < count
+        this.#loaded(index, count)
+      },
     })
   }
 }

@@ -303,6 +303,7 @@ describe('damage', () => {
     expect(h.fill(3)).toBe(77)
     h.close()
     h.disk.failWhole = 'checkpoint-'
+    h.unreadableBefore = 5
     h.open()
     expect(h.events).toContain('checkpoint can not be read')
     h.commit()

@@ -3,6 +3,7 @@ import { BLOCK_BYTES, lsn } from '@holdfast/base'
 import type { Lsn } from '@holdfast/base'
 import { HeaderView } from './header-codec.ts'
 import type { LogCore } from './log-core.ts'
+import { readAround } from './single-blocks.ts'
 import type { ReadError } from './types.ts'
 
 export type ReadLogDone = (error: ReadError | undefined, payload: Uint8Array, endLsn: Lsn) => void
@@ -21,7 +22,8 @@ export function streamableFrom(core: LogCore): Lsn {
 
 /**
  * Reads whole batches from `fromLsn` (a batch's start) on, at least one, otherwise at most `maxBytes`, all
- * within one segment. Headers and payload are checked; a pad is passed on as its header alone.
+ * within one segment. Headers and payload are checked; a pad is passed on as its header alone. What the disk does not give
+ * is damaged.
  */
 export function readLog(core: LogCore, fromLsn: Lsn, maxBytes: number, done: ReadLogDone): void {
   const { geometry, segments } = core
@@ -44,7 +46,7 @@ export function readLog(core: LogCore, fromLsn: Lsn, maxBytes: number, done: Rea
         return finish({ kind: 'io', message: error?.message ?? 'no file' }, NOTHING, fromLsn)
       }
       const buffer = new Uint8Array(blocks * BLOCK_BYTES)
-      file.read(buffer, 0, buffer.length, index * BLOCK_BYTES, (readError) => {
+      readAround({ file, index, count: blocks }, buffer, (readError) => {
         if (readError !== undefined) {
           return finish({ kind: 'io', message: readError.message }, NOTHING, fromLsn)
         }

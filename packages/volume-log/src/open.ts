@@ -30,7 +30,7 @@ export function openReplicaLog(options: ReplicaLogOptions, done: OpenDone): void
   removeOldCuts(core)
   if (found.state === 'rebuilding') return openRebuilding(core, done)
   new Recovery(core, (error, report) => {
-    if (error !== undefined) return done({ kind: 'io', message: error.message }, undefined, undefined)
+    if (error !== undefined) return done(error, undefined, undefined)
     const log = new ReplicaLog(core)
     if (report?.soft !== true) return done(undefined, log, report)
     log.harden((hardenError) => {

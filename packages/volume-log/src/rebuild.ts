@@ -13,7 +13,7 @@ import { FilePieces } from './file-pieces.ts'
 import { numberInName } from './geometry.ts'
 import type { Flusher } from './flusher.ts'
 import type { LogCore } from './log-core.ts'
-import { loadCheckpoint } from './recovery.ts'
+import { loadCheckpoint } from './found-checkpoints.ts'
 import type { Room } from './room.ts'
 import type { LogState } from './types.ts'
 

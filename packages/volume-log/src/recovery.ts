@@ -7,50 +7,32 @@
  * stopped in (a header sealed elsewhere speaks of the other replica's disk), and, if the host did not lose its page
  * cache, the committed LSN in any later valid header.
  *
+ * A block that the disk does not give (decision 37) may have been whole and acknowledged, or not: nobody can tell. So it is
+ * damage where the chain meets it, and is neither cut nor written over, since the disk may give it once more.
+ *
  * A soft checkpoint (decision 20) is believed in the boot that it names and no other. What it refers to may never have
  * been written to the disk: it is read, checked and written again, and nothing of it is durable before `harden`.
  */
 import { BLOCK_BYTES, lsn } from '@holdfast/base'
-import type { DiskError, DiskFile } from '@holdfast/base'
+import type { DiskError, DiskFile, Lsn } from '@holdfast/base'
 import { BatchScan } from './batch-scan.ts'
-import { decodeCheckpoint, decodeSoft, neededSegments } from './checkpoint-codec.ts'
 import type { Checkpoint } from './checkpoint-codec.ts'
-import { FilePieces } from './file-pieces.ts'
+import { loadCheckpoint, newestCheckpoint, softCheckpoint, sparesLieBelow } from './found-checkpoints.ts'
 import { numberInName } from './geometry.ts'
 import type { HeaderView } from './header-codec.ts'
 import { op, wasHeader } from './header-codec.ts'
 import { sealerOf } from './log-core.ts'
 import type { LogCore } from './log-core.ts'
-import { encodeText } from './meta.ts'
+import { rewriteReadable } from './single-blocks.ts'
 import { SoftCheck } from './soft-check.ts'
 import type { Segment } from './segment-set.ts'
-import type { DamageRange, RecoveryReport } from './types.ts'
+import type { DamageRange, LogOpenError, RecoveryReport } from './types.ts'
 
-export type RecoveryDone = (error: DiskError | undefined, report: RecoveryReport | undefined) => void
+export type RecoveryDone = (error: LogOpenError | undefined, report: RecoveryReport | undefined) => void
 
 const ZERO_BLOCK = new Uint8Array(BLOCK_BYTES)
-
-/** Loads map and tables of a checkpoint into an empty log that ends there. Segments are added. */
-export function loadCheckpoint(core: LogCore, checkpoint: Checkpoint): void {
-  checkpoint.slots.forEach((segment, slot) => {
-    if (segment >= 0) core.segments.add(segment, slot)
-  })
-  checkpoint.pageNumbers.forEach((number, i) => core.map.loadPage(number, checkpoint.page(i)))
-  core.epochs.replace(checkpoint.epochs)
-  core.dedupe.load(checkpoint.sessions, checkpoint.lsn)
-  core.sizeBytes = checkpoint.sizeBytes
-  core.lastHeaderCrc = checkpoint.lastHeaderCrc
-  core.committedCrc = checkpoint.lastHeaderCrc
-  core.appendedLsn = lsn(checkpoint.lsn)
-  core.writtenLsn = core.appendedLsn
-  core.committedLsn = core.appendedLsn
-  core.durableLsn = core.appendedLsn
-  core.lastCheckpoint = {
-    lsn: core.appendedLsn,
-    segments: neededSegments(checkpoint, core.map.live),
-    bytes: checkpoint.bytes,
-  }
-}
+/** So many openings fail for a block of a segment that can't be read: a path that is away for seconds is no bad sector. */
+const BLOCK_TRIES = 3
 
 export class Recovery {
   readonly #core: LogCore
@@ -61,6 +43,10 @@ export class Recovery {
   #bad: DamageRange[] = []
   #replayed: Segment[] = []
   #provenLsn: number
+  /** Behind the header at which the chain ended since it could not be read: nothing proves it, so meta does not hear of it. */
+  #unreadableEnd = 0
+  /** Blocks of payload that could not be read: no torn ones. */
+  readonly #unreadable = new Set<number>()
   /** The part of it that headers prove to have been on the disk itself, not in the page cache only. */
   #durableSeen = 0
   #committedSeen = 0
@@ -81,7 +67,7 @@ export class Recovery {
   /** Position of the soft checkpoint that it began at. */
   #softLsn = 0
   #rewriting = 1
-  #rewriteError: DiskError | undefined
+  #rewriteError: LogOpenError | undefined
   #rewritten: () => void = () => undefined
 
   constructor(core: LogCore, done: RecoveryDone) {
@@ -101,19 +87,19 @@ export class Recovery {
     const { disk, geometry, segments } = core
     const names = disk.list(geometry.path)
     const files = names.map((name) => numberInName(name, 'segment-')).filter((number) => number >= 0)
-    const durable = this.#newestCheckpoint(names)
-    const soft = this.#softCheckpoint(names, durable)
-    if (soft === 'unreadable') {
-      // It may be whole: what only it knows how to find must not go for an error that passes. The log is opened again later.
-      core.scheduler.soon(() => this.#fail({ kind: 'io', message: 'a soft checkpoint can not be read' }))
+    const durable = newestCheckpoint(core, names)
+    const known = durable === 'unreadable' ? undefined : durable
+    const soft = softCheckpoint(core, names, known)
+    if (soft === 'unreadable' || (soft === undefined && durable === 'unreadable')) {
+      core.scheduler.soon(() => this.#fail({ kind: 'unreadable', message: 'a checkpoint can not be read' }))
       return
     }
-    const checkpoint = soft ?? durable
+    const checkpoint = soft ?? known
     if (checkpoint !== undefined) loadCheckpoint(core, checkpoint)
-    if (soft !== undefined) this.#beganSoftly(soft, durable)
+    if (soft !== undefined) this.#beganSoftly(soft, known)
     this.#missing(files)
     for (const number of files) this.#addFound(number)
-    if (this.#sparesLieBelow(names, soft)) segments.adopt(names)
+    if (sparesLieBelow(core, names, soft)) segments.adopt(names)
     else segments.dropSpares(names)
     // In the boot of a soft one nothing returns, and the durable one still needs what that has left dead.
     if (checkpoint !== undefined && soft === undefined) this.#dropReturned()
@@ -123,8 +109,8 @@ export class Recovery {
       return this.#withoutCheckpoint(files)
     }
     if (soft === undefined) return this.#replay()
-    const from = Math.max(durable?.lsn ?? 0, this.#rewriteFrom)
-    new SoftCheck(core, from, soft.lsn, {
+    const from = Math.max(known?.lsn ?? 0, this.#rewriteFrom)
+    new SoftCheck(core, { fromLsn: from, toLsn: soft.lsn, pastUnreadable: this.#pastUnreadable }, {
       damaged: (range) => this.#bad.push(range),
       done: (error, written) => {
         if (error !== undefined) return this.#fail(error)
@@ -132,40 +118,6 @@ export class Recovery {
         this.#replay()
       },
     }).run()
-  }
-
-  /**
-   * The newest soft checkpoint of this boot that is newer than any durable one. Those of another boot speak of a page
-   * cache that is gone; so does any where the log was last changed in another boot or was stopped cleanly since.
-   */
-  #softCheckpoint(names: readonly string[], durable: Checkpoint | undefined): Checkpoint | 'unreadable' | undefined {
-    const { disk, geometry, checksum, events, meta, options } = this.#core
-    const found = names.map((name) => numberInName(name, 'soft-')).filter((at) => at >= 0)
-    const believed = !meta.value.clean && meta.value.bootId === options.bootId
-    let soft: Checkpoint | undefined
-    for (const at of found.sort((a, b) => b - a)) {
-      const newer = soft === undefined && at > (durable?.lsn ?? 0) && at <= (meta.value.cutTo ?? at)
-      const file = believed && newer ? this.#readCheckpoint(geometry.softPath(at)) : undefined
-      if (believed && newer && file === undefined && options.patient !== false) return 'unreadable'
-      const decoded = file && decodeSoft(file, encodeText(options.bootId), checksum)
-      const fits = decoded?.seed === geometry.seed && decoded.segmentBlocks === geometry.segmentBlocks
-      if (decoded !== undefined && fits) soft = decoded
-      else {
-        if (believed && newer) events.event('error', 'soft checkpoint is of no use', { path: geometry.path, lsn: at })
-        disk.remove(geometry.softPath(at))
-      }
-    }
-    return soft
-  }
-
-  /**
-   * Whether no spare file can have been a segment behind where this log ends. One that was freed softly before a loss of
-   * power may have been: under its old number its old batches would be taken for what the log went on with.
-   */
-  #sparesLieBelow(names: readonly string[], soft: Checkpoint | undefined): boolean {
-    const { meta, options } = this.#core
-    if (meta.value.clean || soft !== undefined) return true
-    return meta.value.bootId === options.bootId && !names.some((name) => numberInName(name, 'soft-') >= 0)
   }
 
   #beganSoftly(soft: Checkpoint, durable: Checkpoint | undefined): void {
@@ -181,29 +133,6 @@ export class Recovery {
     core.lastCheckpoint = durable && { lsn: lsn(durable.lsn), segments: [], bytes: durable.bytes }
     // It was committed, and the page cache is still there: what is wrong below is damage, never a torn tail.
     this.#provenLsn = Math.max(this.#provenLsn, soft.lsn)
-  }
-
-  #newestCheckpoint(names: readonly string[]): Checkpoint | undefined {
-    const { geometry, checksum, events } = this.#core
-    const found = names.map((name) => numberInName(name, 'checkpoint-')).filter((at) => at >= 0)
-    for (const at of found.sort((a, b) => b - a)) {
-      const file = this.#readCheckpoint(geometry.checkpointPath(at))
-      const checkpoint = file && decodeCheckpoint(file, checksum)
-      const fits =
-        checkpoint?.seed === geometry.seed && checkpoint.segmentBlocks === geometry.segmentBlocks
-      if (checkpoint !== undefined && fits) return checkpoint
-      events.event('error', 'checkpoint is damaged', { path: geometry.path, lsn: at })
-    }
-    return undefined
-  }
-
-  /** Undefined where the disk does not give it: that is as good as damaged. */
-  #readCheckpoint(path: string): FilePieces | undefined {
-    const { disk, events } = this.#core
-    const pieces = disk.readWhole(path)
-    if (!('kind' in pieces)) return new FilePieces(pieces)
-    events.event('error', 'checkpoint can not be read', { path, cause: pieces.message })
-    return undefined
   }
 
   /** Segments with live blocks whose file is gone. */
@@ -260,16 +189,22 @@ export class Recovery {
     const core = this.#core
     const { geometry, segments } = core
     const start = core.appendedLsn
-    const cutTo = core.meta.value.cutTo ?? Number.POSITIVE_INFINITY
+    const end = this.#endsBelow
     const segment = segments.get(geometry.segmentOf(start))
-    if (segment === undefined || start >= cutTo) return this.#tail(segment)
+    if (segment === undefined || start >= end) return this.#tail(segment)
     segments.open(segment, (error, file) => {
       if (file === undefined) return this.#fail(error)
-      this.#scan(segment, file, start, cutTo)
+      this.#scan(segment, file, start, end)
     })
   }
 
-  #scan(segment: Segment, file: DiskFile, start: number, cutTo: number): void {
+  /** Where the log is known to end at the latest: behind lies nothing that anybody wants. */
+  get #endsBelow(): number {
+    const { clean, cutTo, durableLsn } = this.#core.meta.value
+    return cutTo ?? (clean ? durableLsn : Number.POSITIVE_INFINITY)
+  }
+
+  #scan(segment: Segment, file: DiskFile, start: number, end: number): void {
     const core = this.#core
     const { geometry } = core
     const baseLsn = segment.number * geometry.segmentBlocks
@@ -278,14 +213,19 @@ export class Recovery {
       file,
       baseLsn,
       fromIndex: start - baseLsn,
-      endIndex: Math.min(geometry.segmentBlocks, cutTo - baseLsn),
+      endIndex: Math.min(geometry.segmentBlocks, end - baseLsn),
       seed: geometry.seed,
-      payload: true,
+      // Whole behind a clean stop, and nothing of it is written again.
+      payload: !core.meta.value.clean,
+      pastUnreadable: this.#pastUnreadable,
     }
     new BatchScan(core.checksum, range, {
-      batch: (header, bytes, offset) => this.#take(header, bytes, offset),
+      batch: (header, bytes, offset, unreadable) => this.#take(header, bytes, offset, unreadable),
+      unreadable: (index) => {
+        this.#unreadableEnd = baseLsn + index + 1
+      },
       end: (error) => {
-        this.#rewriteError ??= error
+        if (error !== undefined) this.#rewriteError ??= { kind: 'unreadable', message: error.message }
         this.#rewritten = () => {
           if (this.#rewriteError !== undefined) return this.#fail(this.#rewriteError)
           this.#rewriting = 1
@@ -298,29 +238,32 @@ export class Recovery {
     }).run()
   }
 
+  get #pastUnreadable(): boolean {
+    return (this.#core.options.unreadableBefore ?? 0) >= BLOCK_TRIES
+  }
+
   /** Makes the pages of a batch dirty again, with the very bytes that were checked. */
-  #rewrite(header: HeaderView, bytes: Uint8Array, offset: number): void {
+  #rewrite(header: HeaderView, bytes: Uint8Array, offset: number, unreadable: ReadonlySet<number>): void {
     const { segments, geometry } = this.#core
     const file = segments.get(geometry.segmentOf(header.lsn))?.file
     if (file === undefined) return
     this.#rewriting++
-    const copy = bytes.slice(offset - BLOCK_BYTES, offset + header.payloadBlocks * BLOCK_BYTES)
-    const done = (error: DiskError | undefined): void => this.#rewriteEnded(error)
-    if (file.write([copy], geometry.indexOf(header.lsn) * BLOCK_BYTES, done)) done(undefined)
+    const batch = bytes.subarray(offset - BLOCK_BYTES, offset + header.payloadBlocks * BLOCK_BYTES)
+    rewriteReadable(file, batch, geometry.indexOf(header.lsn), unreadable, (error) => this.#rewriteEnded(error))
   }
 
   /** The walk of a segment has ended, or one write of it: when all have, `#rewritten` goes on. */
   #rewriteEnded(error: DiskError | undefined): void {
-    this.#rewriteError ??= error
+    this.#rewriteError ??= error && { kind: 'io', message: error.message }
     if (--this.#rewriting === 0) this.#rewritten()
   }
 
   /** False: no continuation of the log. */
-  #take(header: HeaderView, bytes: Uint8Array, offset: number): boolean {
+  #take(header: HeaderView, bytes: Uint8Array, offset: number, unreadable: ReadonlySet<number>): boolean {
     const core = this.#core
     if (header.previousHeaderCrc !== core.lastHeaderCrc || header.epoch < core.epochs.last) return false
-    if (header.endLsn > core.meta.value.durableLsn) this.#checkPayload(header, bytes, offset)
-    if (header.endLsn > this.#rewriteFrom) this.#rewrite(header, bytes, offset)
+    if (header.endLsn > core.meta.value.durableLsn) this.#checkPayload(header, bytes, offset, unreadable)
+    if (header.endLsn > this.#rewriteFrom) this.#rewrite(header, bytes, offset, unreadable)
     core.noteHeader(header)
     core.writtenLsn = core.appendedLsn
     this.#committedSeen = Math.max(this.#committedSeen, header.committedLsn)
@@ -343,8 +286,8 @@ export class Recovery {
   }
 
   /** Wrong blocks are noted; whether they are a torn tail or damage shows at the end of the walk. */
-  #checkPayload(header: HeaderView, bytes: Uint8Array, offset: number): void {
-    const { checksum } = this.#core
+  #checkPayload(header: HeaderView, bytes: Uint8Array, offset: number, unreadable: ReadonlySet<number>): void {
+    const { checksum, geometry } = this.#core
     checksum.crc32cBlocks(bytes, offset, header.payloadBlocks, this.#crcs, 0)
     let payload = 0
     for (let r = 0; r < header.recordCount; r++) {
@@ -352,12 +295,9 @@ export class Recovery {
       if (operation !== op.WRITE && operation !== op.RELOCATE) continue
       for (let i = 0; i < header.recordBlocks(r); i++, payload++) {
         if (this.#crcs[payload] === header.words[header.crcWord + payload]) continue
-        this.#bad.push({
-          kind: 'payload',
-          lsn: lsn(header.lsn + 1 + payload),
-          blockCount: 1,
-          logicalBlock: header.recordLogical(r) + i,
-        })
+        const at = lsn(header.lsn + 1 + payload)
+        if (unreadable.has(geometry.indexOf(at))) this.#unreadable.add(at)
+        this.#bad.push({ kind: 'payload', lsn: at, blockCount: 1, logicalBlock: header.recordLogical(r) + i })
       }
     }
   }
@@ -383,11 +323,9 @@ export class Recovery {
     segments.open(segment, (error, file) => {
       if (file === undefined) return this.#fail(error)
       file.read(block, 0, BLOCK_BYTES, geometry.indexOf(place.lsn) * BLOCK_BYTES, (readError) => {
-        if (readError !== undefined) return this.#fail(readError)
-        if (wasHeader(block, place)) {
-          this.#stale.push(place.lsn)
-          this.#wholeBehind = true
-        }
+        if (readError !== undefined && !this.#pastUnreadable) return this.#fail({ kind: 'unreadable', message: readError.message })
+        if (readError === undefined && wasHeader(block, place)) this.#foundBehind(place.lsn)
+        if (readError !== undefined && place.lsn < this.#endsBelow) this.#unreadableEnd = place.lsn + 1
         next()
       })
     })
@@ -404,25 +342,36 @@ export class Recovery {
       const baseLsn = segment.number * geometry.segmentBlocks
       const fromIndex = Math.max(0, core.appendedLsn - baseLsn)
       const range = { file, baseLsn, fromIndex, endIndex: geometry.segmentBlocks, seed: geometry.seed }
-      new BatchScan(core.checksum, { ...range, payload: false, resync: true }, {
-        batch: (header) => {
-          this.#stale.push(header.lsn)
+      new BatchScan(core.checksum, { ...range, payload: false, resync: true, pastUnreadable: this.#pastUnreadable }, {
+        // It may have been what proves more; it is left as it is.
+        unreadable: () => {
           this.#wholeBehind = true
+        },
+        batch: (header) => {
+          this.#foundBehind(header.lsn)
           if (header.epoch >= core.epochs.last) this.#proof(header)
           return true
         },
         end: (scanError) => {
-          if (scanError !== undefined) return this.#fail(scanError)
+          if (scanError !== undefined) return this.#fail({ kind: 'unreadable', message: scanError.message })
           this.#look(numbers)
         },
       }).run()
     })
   }
 
+  /** Behind where the chain ends, a header or what is left of one. */
+  #foundBehind(at: number): void {
+    this.#stale.push(at)
+    this.#wholeBehind = true
+  }
+
   #decide(): void {
     const core = this.#core
     // What was never proven durable and is wrong was torn by the stop: the log ends before it.
-    const torn = this.#bad.find((range) => range.kind === 'payload' && range.lsn >= this.#provenLsn)
+    const torn = this.#bad.find(({ kind, lsn: at }) => {
+      return kind === 'payload' && at >= this.#provenLsn && !this.#unreadable.has(at)
+    })
     if (torn !== undefined) {
       let batches = 0
       while (core.pending.tailLsn() >= 0 && core.appendedLsn > torn.lsn) {
@@ -434,13 +383,15 @@ export class Recovery {
       this.#bad = this.#bad.filter((range) => range.lsn < core.appendedLsn || range.kind !== 'payload')
     }
     core.commitTo(Math.max(this.#committedSeen, core.committedLsn))
-    if (core.appendedLsn < this.#provenLsn) return this.#damaged(this.#provenLsn)
+    // A batch that was torn is cut with what follows, readable or not.
+    const below = torn === undefined ? Math.max(this.#provenLsn, this.#unreadableEnd) : this.#provenLsn
+    if (core.appendedLsn < below) return this.#damaged(below)
     // The first header of a cut tail may look wiped and not be so on the disk, for the same reason.
     if (core.meta.value.cutTo !== undefined) this.#stale.push(core.appendedLsn)
     if (this.#stale.length > 0) this.#cutAt = core.appendedLsn
     // This copy may have acknowledged what goes with the tail, and must not pass for complete (I5, I9).
     core.suspect ||= this.#wholeBehind
-    this.#remember(() => this.#wipe())
+    this.#remember(() => this.#wipe(core.appendedLsn))
   }
 
   /** Before what makes it suspect is wiped: the next start, after a stop or an error in between, would not know. */
@@ -459,20 +410,24 @@ export class Recovery {
     core.damagedBelowLsn = lsn(below)
     // Healed up to there it is readable, but it may have reached further than what is proven (I5).
     core.suspect = true
+    const { cutTo } = core.meta.value
     if (core.appendedLsn < below && this.#bad.every((range) => range.kind !== 'checkpoint')) {
       const blockCount = below - core.appendedLsn
       this.#bad.push({ kind: 'header', lsn: core.appendedLsn, blockCount, logicalBlock: -1 })
     }
-    this.#settle()
+    if (cutTo === undefined) return this.#settle()
+    // A cut that was begun is finished all the same: healed, the log would go on with what it took away.
+    this.#stale = [...this.#stale.filter((at) => at >= cutTo), cutTo]
+    this.#wipe(lsn(cutTo))
   }
 
-  /** Makes sure that nothing of the cut tail can be taken for a continuation later. */
-  #wipe(): void {
+  /** Makes sure that nothing of the tail that is cut at `from` can be taken for a continuation later. */
+  #wipe(from: Lsn): void {
     const core = this.#core
     const { segments, geometry } = core
     for (const number of segments.numbers) {
       const segment = segments.get(number)
-      const behind = number * geometry.segmentBlocks > core.appendedLsn
+      const behind = number * geometry.segmentBlocks > from
       // Never reused: what lies in it is at its right place for this number.
       if (segment !== undefined && behind) segments.free(segment, false)
     }
@@ -544,11 +499,12 @@ export class Recovery {
     meta.cutTo = undefined
     meta.suspect = core.suspect
     meta.bootId = core.options.bootId
-    meta.durableLsn = Math.max(core.durableLsn, core.state === 'damaged' ? core.damagedBelowLsn : 0)
-    core.meta.save((error) => this.#done(error, error === undefined ? report : undefined))
+    meta.durableLsn = Math.max(core.durableLsn, core.state === 'damaged' ? this.#provenLsn : 0)
+    core.meta.save((error) => (error === undefined ? this.#done(undefined, report) : this.#fail(error)))
   }
 
-  #fail(error: DiskError | undefined): void {
-    this.#done(error ?? { kind: 'io', message: 'segment could not be opened' }, undefined)
+  #fail(error: DiskError | LogOpenError | undefined): void {
+    const kind = error?.kind === 'unreadable' ? error.kind : 'io'
+    this.#done({ kind, message: error?.message ?? 'segment could not be opened' }, undefined)
   }
 }

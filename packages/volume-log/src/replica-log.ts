@@ -2,9 +2,8 @@
  * The log and block map of one replica: the front of this package. Single-threaded; completion by callback,
  * never inside the call unless a method says so.
  */
-import { lsn } from '@holdfast/base'
+import { BLOCK_BYTES, lsn } from '@holdfast/base'
 import type { BlockStatusExtent, DiskError, Epoch, LogPosition, Lsn, SessionId } from '@holdfast/base'
-import { BLOCK_BYTES } from '@holdfast/base'
 import { AppendWriter } from './append-writer.ts'
 import type { Batch } from './batch.ts'
 import { sharedPool } from './batch.ts'
@@ -28,6 +27,7 @@ import type { RebuildTarget } from './rebuild.ts'
 import { damagedHeaderBefore, repairBlocks } from './repair.ts'
 import { Room } from './room.ts'
 import { Sealer } from './sealer.ts'
+import { type AroundDone, readAround } from './single-blocks.ts'
 import { Truncation } from './truncation.ts'
 import type { TruncateDone } from './truncation.ts'
 import type {
@@ -365,28 +365,32 @@ export class ReplicaLog {
     return pinCheckpoint(this.#core)
   }
 
-  /** Raw bytes of a segment file, for a rebuild elsewhere. */
+  /**
+   * Raw bytes of a segment file, whole blocks, for a rebuild elsewhere. Blocks that the disk does not give are zeroes, and
+   * their positions are named.
+   */
   readSegment(
     segment: number,
     offsetBytes: number,
     length: number,
-    done: (error: DiskError | undefined, bytes: Uint8Array) => void,
+    done: (error: DiskError | undefined, bytes: Uint8Array, unreadable: readonly Lsn[]) => void,
   ): void {
-    const { segments, scheduler } = this.#core
+    const { segments, scheduler, geometry } = this.#core
     const known = segments.get(segment)
     const bytes = new Uint8Array(length)
     if (known === undefined) {
       const error: DiskError = { kind: 'absent', message: `segment ${segment} is gone` }
-      return scheduler.soon(() => done(error, bytes))
+      return scheduler.soon(() => done(error, bytes, []))
     }
     segments.retain(known)
     segments.open(known, (error, file) => {
-      const finish = (failure: DiskError | undefined): void => {
+      const finish: AroundDone = (failure, unreadable) => {
         segments.release(known)
-        done(failure, bytes)
+        const base = segment * geometry.segmentBlocks
+        done(failure, bytes, unreadable.map((index) => lsn(base + index)))
       }
-      if (file === undefined) return finish(error)
-      file.read(bytes, 0, length, offsetBytes, finish)
+      if (file === undefined) return finish(error, [])
+      readAround({ file, index: offsetBytes / BLOCK_BYTES, count: length / BLOCK_BYTES }, bytes, finish)
     })
   }
 

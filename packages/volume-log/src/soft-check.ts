@@ -10,18 +10,27 @@ import type { HeaderView } from './header-codec.ts'
 import { op } from './header-codec.ts'
 import type { LogCore } from './log-core.ts'
 import type { Segment } from './segment-set.ts'
-import type { DamageRange } from './types.ts'
+import { rewriteReadable } from './single-blocks.ts'
+import type { DamageRange, LogOpenError } from './types.ts'
 
 export interface SoftCheckSink {
   damaged(range: DamageRange): void
   /** With the segments that were written: open, and not durable yet. */
-  done(error: DiskError | undefined, written: readonly Segment[]): void
+  done(error: LogOpenError | undefined, written: readonly Segment[]): void
+}
+
+export interface SoftRange {
+  /** Durable up to here. */
+  readonly fromLsn: number
+  /** The soft checkpoint. */
+  readonly toLsn: number
+  /** What the disk does not give is damage. Otherwise it is an error, and nothing is decided. */
+  readonly pastUnreadable: boolean
 }
 
 export class SoftCheck {
   readonly #core: LogCore
-  readonly #fromLsn: number
-  readonly #toLsn: number
+  readonly #range: SoftRange
   readonly #sink: SoftCheckSink
   readonly #written: Segment[] = []
   readonly #left: Segment[]
@@ -29,14 +38,14 @@ export class SoftCheck {
   /** Live blocks met in the segment that is read, whole or not. */
   #liveMet = 0
   #outstanding = 0
-  #failure: DiskError | undefined
+  #failure: LogOpenError | undefined
 
-  constructor(core: LogCore, fromLsn: number, toLsn: number, sink: SoftCheckSink) {
+  constructor(core: LogCore, range: SoftRange, sink: SoftCheckSink) {
     this.#core = core
-    this.#fromLsn = fromLsn
-    this.#toLsn = toLsn
+    this.#range = range
     this.#sink = sink
     const { segmentBlocks } = core.geometry
+    const { fromLsn, toLsn } = range
     this.#left = [...core.segments.all].filter(({ number }) => {
       return number * segmentBlocks < toLsn && (number + 1) * segmentBlocks > fromLsn
     })
@@ -48,7 +57,7 @@ export class SoftCheck {
     this.#core.segments.open(segment, (error, file) => {
       // That it is gone is known from the list of files.
       if (file === undefined && error?.kind === 'absent') return this.run()
-      if (file === undefined) return this.#sink.done(error ?? { kind: 'io', message: 'no file' }, this.#written)
+      if (file === undefined) return this.#sink.done({ kind: 'io', message: error?.message ?? 'no file' }, this.#written)
       this.#scan(segment, file)
     })
   }
@@ -56,15 +65,16 @@ export class SoftCheck {
   #scan(segment: Segment, file: DiskFile): void {
     const { geometry, checksum, map } = this.#core
     const baseLsn = segment.number * geometry.segmentBlocks
-    const endIndex = Math.min(geometry.segmentBlocks, this.#toLsn - baseLsn)
+    const { fromLsn, toLsn, pastUnreadable } = this.#range
+    const endIndex = Math.min(geometry.segmentBlocks, toLsn - baseLsn)
     this.#written.push(segment)
     this.#liveMet = 0
     this.#outstanding = 1
-    const range = { file, baseLsn, fromIndex: 0, endIndex, seed: geometry.seed, payload: true, resync: true }
+    const range = { file, baseLsn, fromIndex: 0, endIndex, seed: geometry.seed, payload: true, resync: true, pastUnreadable }
     new BatchScan(checksum, range, {
-      batch: (header, bytes, offset) => {
+      batch: (header, bytes, offset, unreadable) => {
         this.#check(header, bytes, offset)
-        if (header.endLsn > this.#fromLsn) this.#rewrite(file, header, bytes, offset)
+        if (header.endLsn > fromLsn) this.#rewrite(file, header, bytes, offset, unreadable)
         return true
       },
       end: (error) => {
@@ -72,7 +82,7 @@ export class SoftCheck {
         if (error === undefined && missing > 0) {
           this.#sink.damaged({ kind: 'header', lsn: lsn(baseLsn), blockCount: missing, logicalBlock: -1 })
         }
-        this.#ended(error)
+        this.#ended('unreadable', error)
       },
     }).run()
   }
@@ -96,16 +106,15 @@ export class SoftCheck {
     }
   }
 
-  #rewrite(file: DiskFile, header: HeaderView, bytes: Uint8Array, offset: number): void {
+  #rewrite(file: DiskFile, header: HeaderView, bytes: Uint8Array, offset: number, unreadable: ReadonlySet<number>): void {
     this.#outstanding++
-    const copy = bytes.slice(offset - BLOCK_BYTES, offset + header.payloadBlocks * BLOCK_BYTES)
-    const done = (error: DiskError | undefined): void => this.#ended(error)
-    const position = this.#core.geometry.indexOf(header.lsn) * BLOCK_BYTES
-    if (file.write([copy], position, done)) done(undefined)
+    const batch = bytes.subarray(offset - BLOCK_BYTES, offset + header.payloadBlocks * BLOCK_BYTES)
+    const index = this.#core.geometry.indexOf(header.lsn)
+    rewriteReadable(file, batch, index, unreadable, (error) => this.#ended('io', error))
   }
 
-  #ended(error: DiskError | undefined): void {
-    this.#failure ??= error
+  #ended(kind: LogOpenError['kind'], error: DiskError | undefined): void {
+    this.#failure ??= error && { kind, message: error.message }
     if (--this.#outstanding === 0) this.run()
   }
 }

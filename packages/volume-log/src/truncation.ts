@@ -11,6 +11,7 @@ import type { LogCore } from './log-core.ts'
 import { encodeText } from './meta.ts'
 import { numberInName } from './geometry.ts'
 import type { Room } from './room.ts'
+import { readAround } from './single-blocks.ts'
 import type { TruncateRefusal } from './types.ts'
 
 const COPY_BYTES = 1024 * 1024
@@ -148,7 +149,8 @@ export class Truncation {
     const total = piece.blocks * BLOCK_BYTES
     if (at >= total) return copy.datasync(done)
     const bytes = new Uint8Array(Math.min(COPY_BYTES, total - at))
-    source.read(bytes, 0, bytes.length, piece.index * BLOCK_BYTES + at, (error) => {
+    const range = { file: source, index: piece.index + at / BLOCK_BYTES, count: bytes.length / BLOCK_BYTES }
+    readAround(range, bytes, (error) => {
       if (error !== undefined) return done(error)
       const written = (writeError: DiskError | undefined): void => {
         if (writeError !== undefined) return done(writeError)

@@ -85,15 +85,18 @@ export interface ReplicaLogOptions extends LogMemory {
   readonly settings?: Partial<LogSettings> | undefined
   /** This copy counts as complete, so it is here: one that has to be created has lost all it had. Default: it may be new. */
   readonly expected?: boolean | undefined
-  /** False: what can't be read of a soft checkpoint is given up. Default: it may be readable when the log is opened again. */
-  readonly patient?: boolean | undefined
+  /** So many openings in a row were `unreadable`. After a few of them what the disk does not give counts as damage. Default: none. */
+  readonly unreadableBefore?: number | undefined
   /** Wall clock, for the names and the age of cut tails only. Without it they are kept for ever. */
   readonly wallMs?: (() => number) | undefined
 }
 
-/** `mismatch`: the directory belongs to another volume or another segment size. */
+/**
+ * `mismatch`: the directory belongs to another volume or another segment size. `unreadable`: the disk did not give something
+ * that it may give the next time.
+ */
 export interface LogOpenError {
-  readonly kind: 'io' | 'mismatch'
+  readonly kind: 'io' | 'mismatch' | 'unreadable'
   readonly message: string
 }
 

@@ -17,6 +17,18 @@ const payload = fc.array(fc.uint8Array({ maxLength: 64 }), { maxLength: 2 })
 const session = count.map(sessionId)
 const numbers = fc.array(count, { maxLength: 8 })
 
+const subscription = {
+  type: fc.constant('subscribe' as const),
+  ...scope,
+  seq: count,
+  appendedLsn: position,
+  committedLsn: position,
+  durableLsn: position,
+  epochTable: fc.array(fc.record({ epoch: scope.epoch, firstLsn: position }), { maxLength: 5 }),
+  segments: numbers,
+  lastHeaderCrc: fc.nat({ max: 2 ** 32 - 1 }),
+}
+
 const message: fc.Arbitrary<PeerMessage> = fc.oneof(
   fc.record({ type: fc.constant('grant-scope' as const), version: count, volumes: fc.array(fc.record(scope), { maxLength: 4 }) }),
   fc.record({ type: fc.constant('grant-request' as const), seq: count, scopeVersion: count }),
@@ -24,17 +36,8 @@ const message: fc.Arbitrary<PeerMessage> = fc.oneof(
   fc.record({ type: fc.constant('status-request' as const), ...scope }),
   fc.record({ type: fc.constant('status' as const), ...scope, present: fc.boolean(), lastEpoch: scope.epoch, appendedLsn: position, suspect: fc.boolean() }),
   fc.record({ type: fc.constant('status' as const), ...scope, present: fc.constant(false), lastEpoch: scope.epoch, appendedLsn: position, suspect: fc.boolean(), lost: fc.constant(true) }),
-  fc.record({
-    type: fc.constant('subscribe' as const),
-    ...scope,
-    seq: count,
-    appendedLsn: position,
-    committedLsn: position,
-    durableLsn: position,
-    epochTable: fc.array(fc.record({ epoch: scope.epoch, firstLsn: position }), { maxLength: 5 }),
-    segments: numbers,
-    lastHeaderCrc: fc.nat({ max: 2 ** 32 - 1 }),
-  }),
+  fc.record(subscription),
+  fc.record({ ...subscription, rebuilding: fc.constant(true) }),
   fc.record({ type: fc.constant('accepted' as const), ...scope, seq: count, forkLsn: position }),
   fc.record({ type: fc.constant('refused' as const), ...scope, reason: fc.constantFrom('not-primary' as const, 'no-space' as const) }),
   fc.record({ type: fc.constant('rebuild' as const), ...scope, seq: count, checkpointLsn: position, segments: numbers, needed: numbers, totalBytes: count }),

@@ -158,6 +158,7 @@ function fieldsOf(message: PeerMessage): Partial<Fields> {
         numbers: message.epochTable.map(({ firstLsn }) => firstLsn),
         epochs: message.epochTable.map((start) => start.epoch),
         moreNumbers: [...message.segments],
+        flags: bits(message.rebuilding === true),
       }
     case 'refused':
       return message
@@ -314,7 +315,8 @@ function messageOf(fields: Fields, payload: readonly Uint8Array[]): PeerMessage 
       const epochTable = zip(fields.epochs, numbers, (e, l) => ({ epoch: epoch(e), firstLsn: lsn(l) }))
       const positions = { appendedLsn, committedLsn, durableLsn }
       const lastHeaderCrc = fields.version
-      return { type, ...scope, seq, ...positions, epochTable, segments: moreNumbers, lastHeaderCrc }
+      const rebuilding = low ? { rebuilding: low } : {}
+      return { type, ...scope, seq, ...positions, epochTable, segments: moreNumbers, lastHeaderCrc, ...rebuilding }
     }
     case 'accepted':
       return { type, ...scope, seq, forkLsn: lsn(fields.forkLsn) }

@@ -78,6 +78,8 @@ export interface SubscribeMessage {
   readonly segments: readonly number[]
   /** CRC of the header of the last batch; a guard on top of the epoch table. */
   readonly lastHeaderCrc: number
+  /** A rebuild was begun and not finished: no batch can be appended, whatever the positions say. */
+  readonly rebuilding?: boolean
 }
 /** Truncate to `forkLsn`, then expect batches from there. */
 export interface AcceptedMessage {

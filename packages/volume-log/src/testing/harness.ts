@@ -35,6 +35,8 @@ export class Harness {
   readonly #options: HarnessOptions
   bootId = 'boot-1'
   wall = 1_000_000
+  /** What the next opening is told of those before. */
+  unreadableBefore = 0
   epoch: Epoch = toEpoch(1)
   #log: ReplicaLog | undefined
   report: RecoveryReport | undefined
@@ -103,6 +105,7 @@ export class Harness {
         wordPool: this.wordPool,
         settings: { reserveBytes: 0, ...this.#options.settings },
         wallMs: () => this.wall++,
+        unreadableBefore: this.unreadableBefore,
       },
       done,
     )
