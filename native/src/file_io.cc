@@ -10,7 +10,9 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <cstring>
 #include <functional>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -87,13 +89,31 @@ int FillWithZeroes(int fd, int64_t position, int64_t length, bool wait) {
 
 constexpr size_t kReadStepBytes = 64 * 1024;
 
+// The page cache refuses a whole folio, up to hundreds of blocks, for one bad sector in it. Asked for past it, a block
+// that is not that sector's is given. 0 or an errno.
+int ReadBlockDirectly(int fd, uint8_t* target, int64_t position) {
+  const std::string path = "/proc/self/fd/" + std::to_string(fd);
+  const int direct = open(path.c_str(), O_RDONLY | O_DIRECT | O_CLOEXEC);
+  if (direct < 0) return EIO;
+  alignas(kBlockBytes) uint8_t block[kBlockBytes];
+  ssize_t got;
+  do {
+    got = pread(direct, block, kBlockBytes, position);
+  } while (got < 0 && errno == EINTR);
+  const int error = got < 0 ? errno : got == kBlockBytes ? 0 : EIO;
+  close(direct);
+  if (error == 0) memcpy(target, block, kBlockBytes);
+  return error;
+}
+
 int ReadAll(int fd, uint8_t* target, size_t length, int64_t position) {
   Courtesy courtesy;
   while (length > 0) {
     const ssize_t got = pread(fd, target, std::min(length, kReadStepBytes), position);
     if (got < 0) {
       if (errno == EINTR) continue;
-      return errno;
+      const bool one_block = length == kBlockBytes && position % kBlockBytes == 0;
+      return errno == EIO && one_block ? ReadBlockDirectly(fd, target, position) : errno;
     }
     if (got == 0) return EIO;
     target += got;
