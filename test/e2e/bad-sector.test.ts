@@ -1,5 +1,5 @@
 /** A filesystem on a disk with a bad sector, which a real kernel refuses more for than the sector. Needs root, as full disks do. */
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
+import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -35,9 +35,8 @@ class BadDisk {
     await waitUntil('nbdkit serves', 10_000, () => existsSync(socket))
     this.#servers.push(spawn('nbdfuse', [join(fuse, 'nbd'), `nbd+unix:///?socket=${socket}`], { stdio: 'ignore' }))
     await waitUntil('nbdfuse serves', 10_000, () => statSync(join(fuse, 'nbd'), { throwIfNoEntry: false })?.size === 67_108_864)
-    const device = sh('losetup', '-f', '--direct-io=on', '--show', join(fuse, 'nbd'))
-    sh('mount', device, this.path)
-    this.#device = device
+    this.#device = sh('losetup', '-f', '--direct-io=on', '--show', join(fuse, 'nbd'))
+    sh('mount', this.#device, this.path)
   }
 
   /** That block of a file can't be read any more, and the page cache knows nothing of the file. */
@@ -52,13 +51,11 @@ class BadDisk {
   }
 
   async remove(): Promise<void> {
-    if (this.#device !== '') {
-      // A file may still be open.
-      sh('umount', '--lazy', this.path)
-      sh('losetup', '-d', this.#device)
-    }
+    // A file may still be open, and nothing be mounted.
+    spawnSync('umount', ['--lazy', this.path])
+    if (this.#device !== '') spawnSync('losetup', ['-d', this.#device])
     for (const server of this.#servers.reverse()) {
-      if (server.exitCode !== null) continue
+      if (server.exitCode !== null || server.signalCode !== null) continue
       const ended = new Promise((resolve) => server.once('exit', resolve))
       server.kill('SIGTERM')
       await ended

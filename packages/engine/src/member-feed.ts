@@ -10,6 +10,7 @@ import type { Batch, PinnedCheckpoint, ReplicaLog } from '@holdfast/volume-log'
 import type { AppendMessage, RebuildMessage, SubscribeMessage, VolumeEpoch } from '@holdfast/wire'
 import type { InFlight } from './in-flight.ts'
 import type { Link } from './peer-table.ts'
+import type { Mended } from './repair-desk.ts'
 
 const READ_BYTES_MAX = 1024 * 1024
 /** One feed has no more of our own damage mended than this: a disk that is worse is to be replaced. */
@@ -32,14 +33,14 @@ export interface FeedOwner {
   readonly segmentBlocks: number
   committedLsn(): Lsn
   /** Has damaged blocks of the log put right by another member. */
-  repair(position: Lsn, blockCount: number, done: (ok: boolean) => void): void
+  repair(position: Lsn, blockCount: number, done: (mended: Mended) => void): void
   feedLive(node: NodeId): void
   feedLagging(node: NodeId): void
   feedFailed(node: NodeId, reason: string): void
   /** Our log is damaged where the member needs it, and nobody can mend it: what it asks for next is a whole copy. */
   feedUnreadable(node: NodeId): void
-  /** False: a disk that does not give these blocks, which nobody can mend, may give them when the member asks again. */
-  mayLeaveHoles(node: NodeId, positions: readonly Lsn[]): boolean
+  /** False: a disk that does not give these blocks, which nobody can mend, may give them when `again` is called. */
+  mayLeaveHoles(node: NodeId, positions: readonly Lsn[], again: () => void): boolean
   /** False while the member counts as in sync: it is being dropped, and `pump` is called again. */
   mayRebuild(node: NodeId): boolean
 }
@@ -224,10 +225,12 @@ export class MemberFeed {
     this.#repairs += blockCount
     this.#repairedLsn = position
     this.#reading = true
-    this.#owner.repair(position, blockCount, (ok) => {
+    this.#owner.repair(position, blockCount, (mended) => {
       this.#reading = false
       if (this.#ended) return
-      if (ok) this.pump()
+      if (mended === 'mended') this.pump()
+      // Who is silent may have it. A rebuild ends at the commit position, and would cost the member its place in sync.
+      else if (mended === 'silent' || position >= this.#owner.committedLsn()) this.#owner.feedFailed(this.node, 'our own log is damaged there')
       else this.#owner.feedUnreadable(this.node)
     })
   }
@@ -298,12 +301,16 @@ export class MemberFeed {
       this.#reading = false
       if (this.#ended || this.#rebuild !== rebuild) return
       const mendable = unreadable.find((position) => !this.#holes.has(position))
-      if (error === undefined && mendable !== undefined) {
+      if (mendable !== undefined) {
         this.#mendForRebuild(mendable)
         return
       }
-      if (error !== undefined || (unreadable.length > 0 && !this.#owner.mayLeaveHoles(this.node, unreadable))) {
+      if (error !== undefined) {
         this.#owner.feedFailed(this.node, 'our own log can not be read there')
+        return
+      }
+      if (unreadable.length > 0 && !this.#owner.mayLeaveHoles(this.node, unreadable, () => this.#rebuildAgain())) {
+        this.#reading = true
         return
       }
       const { segment, at: offsetBytes } = next
@@ -317,18 +324,25 @@ export class MemberFeed {
 
   /** What is in the way of a rebuild is put right where somebody in sync has it: it may be about to leave. */
   #mendForRebuild(position: Lsn): void {
-    const again = (ok: boolean): void => {
+    const again = (mended: Mended): void => {
       this.#reading = false
       if (this.#ended) return
-      if (!ok) this.#holes.add(position)
+      // Who is silent may have it.
+      if (mended === 'silent') return this.#owner.feedFailed(this.node, 'our own log can not be read there, and a member is silent')
+      if (mended === 'nowhere') this.#holes.add(position)
       this.#pumpRebuild()
     }
     // Mended, and still not given.
-    if (this.#repairedLsn === position || this.#repairs >= REPAIRS_MAX) return again(false)
+    if (this.#repairedLsn === position || this.#repairs >= REPAIRS_MAX) return again('nowhere')
     this.#repairs++
     this.#repairedLsn = position
     this.#reading = true
     this.#owner.repair(position, 1, again)
+  }
+
+  #rebuildAgain(): void {
+    this.#reading = false
+    this.#pumpRebuild()
   }
 
   #sendCheckpoint(checkpoint: PinnedCheckpoint): void {

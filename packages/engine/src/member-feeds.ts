@@ -5,7 +5,7 @@
  * - One feed for each node at most; what comes over a link that is not its feed's is not heard.
  * - What ends a feed is told to the state machine, which drops a member that stays away.
  */
-import { type Lsn, lsn, type NodeId, type VolumeRecord } from '@holdfast/base'
+import { after, type Instant, type Lsn, lsn, type NodeId, type VolumeRecord } from '@holdfast/base'
 import type { Primary } from '@holdfast/replication'
 import type { Batch, ReplicaLog } from '@holdfast/volume-log'
 import type { SubscribeMessage, VolumeEpoch } from '@holdfast/wire'
@@ -13,10 +13,11 @@ import type { NodeContext } from './context.ts'
 import type { InFlight } from './in-flight.ts'
 import { appendMessage, type FeedOwner, MemberFeed } from './member-feed.ts'
 import type { Link } from './peer-table.ts'
-import type { RepairDesk } from './repair-desk.ts'
+import type { Mended, RepairDesk } from './repair-desk.ts'
 
-/** So many rebuilds of a member fail for blocks that our disk does not give: a path that is away for seconds is no bad sector. */
-const HOLE_TRIES = 3
+/** So long a rebuild waits for blocks that our disk does not give, as an opening does: a path that is away for seconds is no bad sector. */
+const HOLE_WAIT_MS = 15_000
+const HOLE_RETRY_MS = 1_000
 
 export interface FedPrimary {
   readonly scope: VolumeEpoch
@@ -39,10 +40,13 @@ export class MemberFeeds implements FeedOwner {
   readonly #context: NodeContext
   readonly #primary: FedPrimary
   readonly #feeds = new Map<NodeId, MemberFeed>()
-  /** Members that need what can't be read in our log: what is damaged there may be dead, and in no checkpoint. */
+  /**
+   * Members that need what can't be read in our log, until they are live: what is damaged there may be dead, and in no
+   * checkpoint.
+   */
   readonly #unreadableFor = new Set<NodeId>()
-  /** Rebuilds in a row that ended at blocks that our disk did not give. */
-  readonly #endedAtHoles = new Map<NodeId, number>()
+  /** From when on a rebuild may leave out what our disk does not give. */
+  readonly #holesFrom = new Map<NodeId, Instant>()
   #announcedCommit: Lsn = lsn(0)
 
   constructor(context: NodeContext, primary: FedPrimary) {
@@ -80,7 +84,7 @@ export class MemberFeeds implements FeedOwner {
     this.#machine.subscribed(link.node, fork, message.durableLsn, this.#context.clock.now())
     const feed = new MemberFeed(this, link, fork)
     this.#feeds.set(link.node, feed)
-    feed.start(message, this.#unreadableFor.delete(link.node))
+    feed.start(message, this.#unreadableFor.has(link.node))
   }
 
   acknowledged(link: Link, appendedLsn: Lsn, durableLsn: Lsn): void {
@@ -175,7 +179,7 @@ export class MemberFeeds implements FeedOwner {
     return this.#machine.committedLsn
   }
 
-  repair(position: Lsn, blockCount: number, done: (ok: boolean) => void): void {
+  repair(position: Lsn, blockCount: number, done: (mended: Mended) => void): void {
     this.#primary.repairs.repair(position, blockCount, done)
   }
 
@@ -183,17 +187,22 @@ export class MemberFeeds implements FeedOwner {
     return this.#machine.mayRebuild(node, this.#context.clock.now())
   }
 
-  mayLeaveHoles(node: NodeId, positions: readonly Lsn[]): boolean {
-    const ended = this.#endedAtHoles.get(node) ?? 0
-    this.#endedAtHoles.set(node, ended + 1)
-    if (ended < HOLE_TRIES) return false
+  mayLeaveHoles(node: NodeId, positions: readonly Lsn[], again: () => void): boolean {
+    const now = this.#context.clock.now()
+    const from = this.#holesFrom.get(node) ?? after(now, HOLE_WAIT_MS)
+    this.#holesFrom.set(node, from)
+    if (now < from) {
+      this.#context.scheduler.after(HOLE_RETRY_MS, again)
+      return false
+    }
     const fields = { ...this.scope, node, positions: positions.slice(0, 20).join() }
     this.#context.events.event('error', 'a copy is made without blocks that no copy gives', fields)
     return true
   }
 
   feedLive(node: NodeId): void {
-    this.#endedAtHoles.delete(node)
+    this.#unreadableFor.delete(node)
+    this.#holesFrom.delete(node)
     this.#machine.live(node)
   }
 

@@ -21,7 +21,7 @@ const FETCH_TIMEOUT_MS = 5_000
 export type ReadOutcome = 'read' | 'lost' | 'elsewhere'
 
 /** `silent`: some member may have it, but has not answered. */
-type Mended = 'mended' | 'nowhere' | 'silent'
+export type Mended = 'mended' | 'nowhere' | 'silent'
 
 interface Fetch {
   readonly link: Link
@@ -84,8 +84,8 @@ export class RepairDesk {
   }
 
   /** Puts blocks of the log right again, from whichever in-sync member has them whole. */
-  repair(position: Lsn, blockCount: number, done: (ok: boolean) => void): void {
-    this.#mendAll(position, blockCount, (mended) => done(mended === 'mended'))
+  repair(position: Lsn, blockCount: number, done: (mended: Mended) => void): void {
+    this.#mendAll(position, blockCount, done)
   }
 
   #mendAll(position: Lsn, blockCount: number, done: (mended: Mended) => void): void {

@@ -134,7 +134,6 @@ export class Replica {
       this.#failedOpenings = 0
       // What is damaged has been waited for: the next opening need not do so again.
       if (log.state === 'damaged') this.#lookAgainAt = after(clock.now(), REOPEN_MS_MAX)
-      else this.#unreadableOpenings = 0
       this.#log = log
       if (log.lost) events.event('error', `${LOST}: nothing is read from it before it has been fed`, { volume: id })
       if (report !== undefined && report.damage.length > 0) {
@@ -215,6 +214,7 @@ export class Replica {
       this.#renewLease(role)
       role.primary.tick()
     }
+    if (this.#log?.state === 'ok') this.#unreadableOpenings = 0
     // Upkeep may be the first to meet a failing disk, in whatever role.
     if (this.#log?.state === 'failed' && this.#role.kind !== 'failed' && this.#role.kind !== 'closed') {
       this.#fail(`the log failed: ${this.#log.failure?.message ?? 'unknown'}`)
@@ -515,7 +515,10 @@ export class Replica {
     const { self } = this.#context
     const log = this.#log
     const role = this.#role
-    if (log?.state === 'damaged' && this.#context.clock.now() >= this.#lookAgainAt) return this.#reopen(record)
+    if (log?.state === 'damaged' && this.#context.clock.now() >= this.#lookAgainAt) {
+      if (role.kind === 'follower') role.follower?.close()
+      return this.#reopen(record)
+    }
     if (log === undefined || log.state !== 'ok' || !record.inSync.includes(self.node)) return
     if (role.kind !== 'candidate') {
       if (role.kind === 'follower') role.follower?.close()

@@ -57,6 +57,8 @@ const HEAL_MS_MAX = 40_000
 const ANSWER_MS_MAX = 20_000
 /** A volume with too few copies, whose only whole one is damaged, says EIO after 30 s. */
 const REFUSAL_MS_MAX = 45_000
+/** What is not committed by then, with no fault left, is held up by more than the way of a batch. */
+const COMMIT_MS_MAX = 500
 /** Clocks may run fast or slow by so much. */
 const CLOCK_SKEW = 0.03
 
@@ -227,8 +229,10 @@ function beyondRepair({ cluster, damaged }: Stage, volume: string): boolean {
   if (damaged === undefined) return false
   const record = cluster.record(volume)
   const log = record && damaged.engine?.replicas.get(record.id)?.log
-  const uncommitted = record?.primary === damaged.name && log !== undefined && log.committedLsn < log.appendedLsn
-  return uncommitted || cluster.isDamaged(volume)
+  const before = log?.committedLsn ?? 0
+  cluster.run(COMMIT_MS_MAX)
+  const stuck = record?.primary === damaged.name && log !== undefined && log.committedLsn === before && before < log.appendedLsn
+  return stuck || cluster.isDamaged(volume)
 }
 
 /** Whole for a moment may be whole because nobody has noticed yet: after a lease's time it must be so still, or again. */

@@ -207,6 +207,7 @@ export class Recovery {
   #scan(segment: Segment, file: DiskFile, start: number, end: number): void {
     const core = this.#core
     const { geometry } = core
+    const { clean, durableLsn } = core.meta.value
     const baseLsn = segment.number * geometry.segmentBlocks
     this.#replayed.push(segment)
     const range = {
@@ -215,8 +216,8 @@ export class Recovery {
       fromIndex: start - baseLsn,
       endIndex: Math.min(geometry.segmentBlocks, end - baseLsn),
       seed: geometry.seed,
-      // Whole behind a clean stop, and nothing of it is written again.
-      payload: !core.meta.value.clean,
+      // Below the mark of a clean stop it is neither checked nor written again.
+      payload: !clean || end > durableLsn,
       pastUnreadable: this.#pastUnreadable,
     }
     new BatchScan(core.checksum, range, {
