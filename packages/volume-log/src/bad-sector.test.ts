@@ -1,5 +1,5 @@
 /** What recovery makes of blocks that the disk does not give, after it has asked for them often enough, and what peers get of them. */
-import { lsn } from '@holdfast/base'
+import { type Lsn, lsn } from '@holdfast/base'
 import { describe, expect, it } from 'vitest'
 import type { CheckpointInfo } from './log-core.ts'
 import { BLOCK, Harness } from './testing/harness.ts'
@@ -29,6 +29,15 @@ const spoil = (h: Harness, ...positions: readonly number[]): (() => void) => {
 }
 const bytesAt = (h: Harness, at: number): Uint8Array | undefined => {
   return h.disk.bytesOf(segmentFile(h, at))?.slice((at % SEGMENT) * BLOCK, (at % SEGMENT + 1) * BLOCK)
+}
+/** The process ends between the mark of the cut and what it is to wipe. */
+const killWithinCut = (h: Harness, fork: Lsn): void => {
+  const save = h.disk.writeAtomic.bind(h.disk)
+  h.disk.writeAtomic = (path, chunks, done) => save(path, chunks, path.endsWith('/meta') ? () => undefined : done)
+  h.log.truncateTo(fork, () => undefined)
+  h.scheduler.run()
+  h.disk.writeAtomic = save
+  h.crash(100)
 }
 const open = (h: Harness, unreadableBefore = ENOUGH): Harness => {
   h.unreadableBefore = unreadableBefore
@@ -194,13 +203,7 @@ describe('a bad sector in what recovery reads', () => {
     const { lsn: fork } = h.write([41, 42])
     h.write([42, 43])
     h.flush()
-    // The process ends between the mark of the cut and what it is to wipe.
-    const save = h.disk.writeAtomic.bind(h.disk)
-    h.disk.writeAtomic = (path, chunks, done) => save(path, chunks, path.endsWith('/meta') ? () => undefined : done)
-    h.log.truncateTo(fork, () => undefined)
-    h.scheduler.run()
-    h.disk.writeAtomic = save
-    h.crash(100)
+    killWithinCut(h, fork)
     const heal = spoil(h, fork)
     open(h)
     expect(h.log).toMatchObject({ state: 'ok', appendedLsn: fork })
@@ -212,12 +215,7 @@ describe('a bad sector in what recovery reads', () => {
     const h = written()
     const { lsn: fork } = h.write([41, 42])
     h.flush()
-    const save = h.disk.writeAtomic.bind(h.disk)
-    h.disk.writeAtomic = (path, chunks, done) => save(path, chunks, path.endsWith('/meta') ? () => undefined : done)
-    h.log.truncateTo(fork, () => undefined)
-    h.scheduler.run()
-    h.disk.writeAtomic = save
-    h.crash(100)
+    killWithinCut(h, fork)
     const heal = spoil(h, 24)
     open(h)
     expect(h.log).toMatchObject({ state: 'damaged', appendedLsn: 24 })
