@@ -219,16 +219,4 @@ export const MISTAKES: readonly Mistake[] = [
     seedsMax: 800,
     kinds: 'bad-sector,process-crash',
   },
-  {
-    name: 'begins a rebuild anew from the log, which a copy that is being made can not take',
-    changes: [
-      {
-        file: 'packages/engine/src/member-feed.ts',
-        find: 'const fromLog = this.#nextLsn >= log.streamableFrom() && !unreadable && subscribe.rebuilding !== true',
-        replace: 'const fromLog = this.#nextLsn >= log.streamableFrom() && !unreadable',
-      },
-    ],
-    seedsMax: 300,
-    kinds: 'bad-sector',
-  },
 ]
