@@ -69,10 +69,6 @@ class Bench implements FeedOwner {
     return this
   }
 
-  spoil(position: number): () => void {
-    return this.h.disk.spoil(`${this.h.path}/segment-${String(position >> 4).padStart(12, '0')}`, (position % 16) * BLOCK)
-  }
-
   get kinds(): string[] {
     return this.sent.map(({ type }) => type)
   }
@@ -97,11 +93,11 @@ describe('a member', () => {
 
   it('is not asked to be made anew for what is not committed', () => {
     const uncommitted = new Bench(6)
-    uncommitted.spoil(15)
+    uncommitted.h.spoil(15)
     uncommitted.start(false)
     expect([uncommitted.asked, uncommitted.ended]).toEqual([[15], ['failed']])
     const committed = new Bench(12)
-    committed.spoil(15)
+    committed.h.spoil(15)
     committed.start(false)
     expect([committed.asked, committed.ended]).toEqual([[15], ['unreadable']])
   })
@@ -110,7 +106,7 @@ describe('a member', () => {
 describe('a rebuild past a sector that can not be read', () => {
   it('takes what another member has', () => {
     const bench = new Bench()
-    const heal = bench.spoil(5)
+    const heal = bench.h.spoil(5)
     bench.mends = () => {
       heal()
       return 'mended'
@@ -122,7 +118,7 @@ describe('a rebuild past a sector that can not be read', () => {
 
   it('waits where nobody has it, in case that the disk gives it after all', () => {
     const bench = new Bench()
-    const heal = bench.spoil(5)
+    const heal = bench.h.spoil(5)
     bench.start(true)
     expect([bench.kinds, bench.ended]).toEqual([['rebuild'], []])
     heal()
@@ -133,7 +129,7 @@ describe('a rebuild past a sector that can not be read', () => {
 
   it('leaves it out in the end, with all that is whole around it', () => {
     const bench = new Bench()
-    bench.spoil(5)
+    bench.h.spoil(5)
     bench.start(true)
     bench.holesAllowed = true
     bench.waiting?.()
@@ -144,12 +140,12 @@ describe('a rebuild past a sector that can not be read', () => {
 
   it('ends where a member that may have it is silent, and asks once for what the disk does not keep', () => {
     const silent = new Bench()
-    silent.spoil(5)
+    silent.h.spoil(5)
     silent.mends = () => 'silent'
     silent.start(true)
     expect([silent.kinds, silent.ended]).toEqual([['rebuild'], ['failed']])
     const lying = new Bench()
-    lying.spoil(5)
+    lying.h.spoil(5)
     lying.mends = () => 'mended'
     lying.start(true)
     expect([lying.asked, lying.waiting === undefined]).toEqual([[5], false])

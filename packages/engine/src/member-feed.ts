@@ -222,16 +222,22 @@ export class MemberFeed {
 
   /** Bits have flipped in our own log; another member may have them right. */
   #repairAndGoOn(position: Lsn, blockCount: number): void {
+    this.#mend(position, blockCount, (mended) => {
+      if (mended === 'mended') this.pump()
+      // Who is silent may have it. A rebuild ends at the commit position, and would cost the member its place in sync.
+      else if (mended === 'silent' || position >= this.#owner.committedLsn()) this.#owner.feedFailed(this.node, 'our own log is damaged there')
+      else this.#owner.feedUnreadable(this.node)
+    })
+  }
+
+  /** Nothing is read meanwhile. */
+  #mend(position: Lsn, blockCount: number, then: (mended: Mended) => void): void {
     this.#repairs += blockCount
     this.#repairedLsn = position
     this.#reading = true
     this.#owner.repair(position, blockCount, (mended) => {
       this.#reading = false
-      if (this.#ended) return
-      if (mended === 'mended') this.pump()
-      // Who is silent may have it. A rebuild ends at the commit position, and would cost the member its place in sync.
-      else if (mended === 'silent' || position >= this.#owner.committedLsn()) this.#owner.feedFailed(this.node, 'our own log is damaged there')
-      else this.#owner.feedUnreadable(this.node)
+      if (!this.#ended) then(mended)
     })
   }
 
@@ -324,20 +330,15 @@ export class MemberFeed {
 
   /** What is in the way of a rebuild is put right where somebody in sync has it: it may be about to leave. */
   #mendForRebuild(position: Lsn): void {
-    const again = (mended: Mended): void => {
-      this.#reading = false
-      if (this.#ended) return
+    const goOn = (mended: Mended): void => {
       // Who is silent may have it.
       if (mended === 'silent') return this.#owner.feedFailed(this.node, 'our own log can not be read there, and a member is silent')
       if (mended === 'nowhere') this.#holes.add(position)
       this.#pumpRebuild()
     }
     // Mended, and still not given.
-    if (this.#repairedLsn === position || this.#repairs >= REPAIRS_MAX) return again('nowhere')
-    this.#repairs++
-    this.#repairedLsn = position
-    this.#reading = true
-    this.#owner.repair(position, 1, again)
+    if (this.#repairedLsn === position || this.#repairs >= REPAIRS_MAX) goOn('nowhere')
+    else this.#mend(position, 1, goOn)
   }
 
   #rebuildAgain(): void {

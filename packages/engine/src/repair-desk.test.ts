@@ -22,7 +22,7 @@ class Bench {
     for (let i = 0; i < 12; i++) this.h.write([i, i + 1])
     this.h.commit()
     this.h.flush()
-    for (const segment of [0, 1]) this.#whole.push(this.h.disk.bytesOf(this.file(segment))?.slice() ?? new Uint8Array())
+    for (const segment of [0, 1]) this.#whole.push(this.h.disk.bytesOf(this.h.segmentFile(segment))?.slice() ?? new Uint8Array())
     let question = 0
     this.#context = {
       scheduler: this.h.scheduler,
@@ -38,10 +38,6 @@ class Bench {
     return new RepairDesk(this.#context, scope, this.h.log, () => this.#links, (reason) => this.failures.push(reason))
   }
 
-  file(segment: number): string {
-    return `${this.h.path}/segment-${String(segment).padStart(12, '0')}`
-  }
-
   /** What every whole copy has there. */
   readonly right = (position: number): Uint8Array => {
     const at = (position % 16) * BLOCK
@@ -49,11 +45,11 @@ class Bench {
   }
 
   flip(position: number): void {
-    this.h.disk.flipBit(this.file(position >> 4), (position % 16) * BLOCK + 40, 1)
+    this.h.disk.flipBit(this.h.segmentFile(position >> 4), (position % 16) * BLOCK + 40, 1)
   }
 
   spoil(position: number): void {
-    this.h.disk.spoil(this.file(position >> 4), (position % 16) * BLOCK)
+    this.h.spoil(position)
   }
 
   member(name: string, answer: Answer): void {
@@ -137,7 +133,7 @@ describe('a block whose batch has a damaged header', () => {
     bench.flip(2)
     expect(bench.read(1)).toEqual(['read', 2])
     expect(bench.asked).toEqual(['n2:3', 'n2:2'])
-    expect(bench.h.disk.bytesOf(bench.file(0))?.slice(2 * BLOCK, 3 * BLOCK)).toEqual(bench.right(2))
+    expect(bench.h.disk.bytesOf(bench.h.segmentFile(0))?.slice(2 * BLOCK, 3 * BLOCK)).toEqual(bench.right(2))
   })
 
   it('is right again after all headers that hide it, from whoever has which', () => {

@@ -85,10 +85,6 @@ export class RepairDesk {
 
   /** Puts blocks of the log right again, from whichever in-sync member has them whole. */
   repair(position: Lsn, blockCount: number, done: (mended: Mended) => void): void {
-    this.#mendAll(position, blockCount, done)
-  }
-
-  #mendAll(position: Lsn, blockCount: number, done: (mended: Mended) => void): void {
     const { volume } = this.#scope
     this.#context.statistics.damagedBlocks += blockCount
     const fields = { volume, lsn: position, blocks: blockCount }
@@ -141,7 +137,7 @@ export class RepairDesk {
         done('elsewhere')
         return
       }
-      this.#mendAll(error.lsn, error.blockCount, (result) => {
+      this.repair(error.lsn, error.blockCount, (result) => {
         if (result === 'mended') this.#readHealing(attempt, repairsLeft - 1, done, error.lsn)
         else done(this.#over || result === 'silent' ? 'elsewhere' : 'lost')
       })

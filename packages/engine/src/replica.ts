@@ -46,7 +46,7 @@ const RESUBSCRIBE_MS = 20
 /** One end could not go on: asked again after a while. */
 const TROUBLED_RETRY_MS = 1_000
 const NO_SPACE_RETRY_MS = 5_000
-/** A copy whose disk failed, or whose log is damaged, is opened again after so long, then after longer and longer. */
+/** A copy whose disk failed is opened again after so long, then after longer and longer; one whose log is damaged after the longest. */
 const REOPEN_MS_MIN = 2_000
 const REOPEN_MS_MAX = 60_000
 const DAMAGED = 'the log of this copy is damaged: another copy has to feed it'

@@ -223,7 +223,7 @@ function calm(stage: Stage, plan: RunPlan): number {
 
 /**
  * The only complete copy is damaged where no other is whole, and an operator must decide (I9): it can't be read, or what it
- * can't feed the others is not committed, which takes them.
+ * can't feed the others is not committed, which takes them: the cluster runs on for a moment to see that.
  */
 function beyondRepair({ cluster, damaged }: Stage, volume: string): boolean {
   if (damaged === undefined) return false

@@ -110,11 +110,10 @@ export class Inode {
     this.#bad.clear()
   }
 
-  /** Makes one page (that one, if given) a bad sector; the page, or undefined where there is none. */
-  spoil(random: SeededRandom, wanted?: number): number | undefined {
+  /** Makes one page a bad sector; the page, or undefined where there is none. */
+  spoil(random: SeededRandom): number | undefined {
     // Where a log ends there is most to be mistaken about.
-    const near = random.chance(0.5) ? Math.max(0, this.#lastWritten - random.below(4)) : this.#pageAtRest(random)
-    const page = wanted ?? near
+    const page = random.chance(0.5) ? Math.max(0, this.#lastWritten - random.below(4)) : this.#pageAtRest(random)
     if (page === undefined || !this.#pages.has(page)) return undefined
     this.#bad.add(page)
     return page

@@ -19,12 +19,10 @@ const written = (seed = 1): Harness => {
   return h
 }
 
-const segmentFile = (h: Harness, at: number): string => {
-  return `${h.path}/segment-${String(Math.floor(at / SEGMENT)).padStart(12, '0')}`
-}
+const segmentFile = (h: Harness, at: number): string => h.segmentFile(Math.floor(at / SEGMENT))
 /** Log positions that can't be read any more; the returned function has the disk give them after all. */
 const spoil = (h: Harness, ...positions: readonly number[]): (() => void) => {
-  const heals = positions.map((at) => h.disk.spoil(segmentFile(h, at), (at % SEGMENT) * BLOCK))
+  const heals = positions.map((at) => h.spoil(at))
   return () => heals.forEach((heal) => heal())
 }
 const bytesAt = (h: Harness, at: number): Uint8Array | undefined => {

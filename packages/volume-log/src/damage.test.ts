@@ -13,8 +13,7 @@ const flushed = (seed = 1): Harness => {
   h.write([40, 41])
   return h
 }
-const segmentFile = (h: Harness, segment: number): string =>
-  `${h.path}/segment-${String(segment).padStart(12, '0')}`
+const segmentFile = (h: Harness, segment: number): string => h.segmentFile(segment)
 
 describe('damage', () => {
   it('is reported by a read with its place, and repaired from a peer', () => {

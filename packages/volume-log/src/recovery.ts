@@ -23,7 +23,7 @@ import type { HeaderView } from './header-codec.ts'
 import { op, wasHeader } from './header-codec.ts'
 import { sealerOf } from './log-core.ts'
 import type { LogCore } from './log-core.ts'
-import { rewriteReadable } from './single-blocks.ts'
+import { type ReadBatch, rewriteReadable } from './single-blocks.ts'
 import { SoftCheck } from './soft-check.ts'
 import type { Segment } from './segment-set.ts'
 import type { DamageRange, LogOpenError, RecoveryReport } from './types.ts'
@@ -221,7 +221,7 @@ export class Recovery {
       pastUnreadable: this.#pastUnreadable,
     }
     new BatchScan(core.checksum, range, {
-      batch: (header, bytes, offset, unreadable) => this.#take(header, bytes, offset, unreadable),
+      batch: (header, bytes, offset, unreadable) => this.#take({ header, bytes, offset, unreadable }),
       unreadable: (index) => {
         this.#unreadableEnd = baseLsn + index + 1
       },
@@ -244,13 +244,13 @@ export class Recovery {
   }
 
   /** Makes the pages of a batch dirty again, with the very bytes that were checked. */
-  #rewrite(header: HeaderView, bytes: Uint8Array, offset: number, unreadable: ReadonlySet<number>): void {
+  #rewrite(batch: ReadBatch): void {
     const { segments, geometry } = this.#core
-    const file = segments.get(geometry.segmentOf(header.lsn))?.file
+    const { lsn: at } = batch.header
+    const file = segments.get(geometry.segmentOf(at))?.file
     if (file === undefined) return
     this.#rewriting++
-    const batch = bytes.subarray(offset - BLOCK_BYTES, offset + header.payloadBlocks * BLOCK_BYTES)
-    rewriteReadable(file, batch, geometry.indexOf(header.lsn), unreadable, (error) => this.#rewriteEnded(error))
+    rewriteReadable(file, geometry.indexOf(at), batch, (error) => this.#rewriteEnded(error))
   }
 
   /** The walk of a segment has ended, or one write of it: when all have, `#rewritten` goes on. */
@@ -260,11 +260,12 @@ export class Recovery {
   }
 
   /** False: no continuation of the log. */
-  #take(header: HeaderView, bytes: Uint8Array, offset: number, unreadable: ReadonlySet<number>): boolean {
+  #take(batch: ReadBatch): boolean {
     const core = this.#core
+    const { header } = batch
     if (header.previousHeaderCrc !== core.lastHeaderCrc || header.epoch < core.epochs.last) return false
-    if (header.endLsn > core.meta.value.durableLsn) this.#checkPayload(header, bytes, offset, unreadable)
-    if (header.endLsn > this.#rewriteFrom) this.#rewrite(header, bytes, offset, unreadable)
+    if (header.endLsn > core.meta.value.durableLsn) this.#checkPayload(batch)
+    if (header.endLsn > this.#rewriteFrom) this.#rewrite(batch)
     core.noteHeader(header)
     core.writtenLsn = core.appendedLsn
     this.#committedSeen = Math.max(this.#committedSeen, header.committedLsn)
@@ -287,7 +288,7 @@ export class Recovery {
   }
 
   /** Wrong blocks are noted; whether they are a torn tail or damage shows at the end of the walk. */
-  #checkPayload(header: HeaderView, bytes: Uint8Array, offset: number, unreadable: ReadonlySet<number>): void {
+  #checkPayload({ header, bytes, offset, unreadable }: ReadBatch): void {
     const { checksum, geometry } = this.#core
     checksum.crc32cBlocks(bytes, offset, header.payloadBlocks, this.#crcs, 0)
     let payload = 0

@@ -1,6 +1,7 @@
 /** Blocks of a segment one by one, where the disk does not give all of them at once: single sectors may be bad. */
 import { BLOCK_BYTES } from '@holdfast/base'
 import type { DiskError, DiskFile } from '@holdfast/base'
+import type { HeaderView } from './header-codec.ts'
 
 /** So many blocks that can't be read, and none that can, are no bad sectors: the disk fails. */
 export const ALL_UNREADABLE_MIN = 16
@@ -26,17 +27,19 @@ export function readSingly(
     unreadable(index: number): boolean
     done(error: DiskError | undefined): void
   },
-  at = 0,
 ): void {
-  if (at === count) return visitor.done(undefined)
-  const offset = at * BLOCK_BYTES
-  file.read(target, offset, BLOCK_BYTES, (index + at) * BLOCK_BYTES, (error) => {
-    if (error !== undefined) {
-      target.fill(0, offset, offset + BLOCK_BYTES)
-      if (!visitor.unreadable(index + at)) return visitor.done(error)
-    }
-    readSingly({ file, index, count }, target, visitor, at + 1)
-  })
+  const readFrom = (at: number): void => {
+    if (at === count) return visitor.done(undefined)
+    const offset = at * BLOCK_BYTES
+    file.read(target, offset, BLOCK_BYTES, (index + at) * BLOCK_BYTES, (error) => {
+      if (error !== undefined) {
+        target.fill(0, offset, offset + BLOCK_BYTES)
+        if (!visitor.unreadable(index + at)) return visitor.done(error)
+      }
+      readFrom(at + 1)
+    })
+  }
+  readFrom(0)
 }
 
 /**
@@ -55,18 +58,28 @@ export function readAround(range: BlockRange, target: Uint8Array, done: AroundDo
   })
 }
 
+/** A batch as a walk has read it. */
+export interface ReadBatch {
+  readonly header: HeaderView
+  /** Hold its payload from `offset` on, and its header before. */
+  readonly bytes: Uint8Array
+  readonly offset: number
+  /** Indexes in the file of blocks that were not given. */
+  readonly unreadable: ReadonlySet<number>
+}
+
 /**
- * Writes blocks again that were read at `index` (in blocks of the file), but for those that were not given: the disk may give
- * them later. The bytes may be used again at once. `done` may be called at once.
+ * Writes a batch again at `index` of its file, with the very bytes that were read, but for blocks that were not given: the disk
+ * may give them later. The bytes may be used again at once. `done` may be called at once.
  */
 export function rewriteReadable(
   file: DiskFile,
-  blocks: Uint8Array,
   index: number,
-  unreadable: ReadonlySet<number>,
+  { header, bytes, offset, unreadable }: ReadBatch,
   done: (error: DiskError | undefined) => void,
 ): void {
-  const count = blocks.length / BLOCK_BYTES
+  const count = 1 + header.payloadBlocks
+  const start = offset - BLOCK_BYTES
   let open = 1
   let failure: DiskError | undefined
   const ended = (error: DiskError | undefined): void => {
@@ -77,7 +90,7 @@ export function rewriteReadable(
     for (to = from; to < count && !unreadable.has(index + to); ) to++
     if (to === from) continue
     open++
-    const copy = blocks.slice(from * BLOCK_BYTES, to * BLOCK_BYTES)
+    const copy = bytes.slice(start + from * BLOCK_BYTES, start + to * BLOCK_BYTES)
     if (file.write([copy], (index + from) * BLOCK_BYTES, ended)) ended(undefined)
   }
   ended(undefined)

@@ -3,14 +3,14 @@
  * its checksums, and writes it again: it may be in the page cache alone, and in pages whose write-back has failed, which
  * no later `fdatasync` says (decision 15). What is wrong and live is damage.
  */
-import { BLOCK_BYTES, lsn } from '@holdfast/base'
+import { lsn } from '@holdfast/base'
 import type { DiskError, DiskFile } from '@holdfast/base'
 import { BatchScan } from './batch-scan.ts'
 import type { HeaderView } from './header-codec.ts'
 import { op } from './header-codec.ts'
 import type { LogCore } from './log-core.ts'
 import type { Segment } from './segment-set.ts'
-import { rewriteReadable } from './single-blocks.ts'
+import { type ReadBatch, rewriteReadable } from './single-blocks.ts'
 import type { DamageRange, LogOpenError } from './types.ts'
 
 export interface SoftCheckSink {
@@ -74,7 +74,7 @@ export class SoftCheck {
     new BatchScan(checksum, range, {
       batch: (header, bytes, offset, unreadable) => {
         this.#check(header, bytes, offset)
-        if (header.endLsn > fromLsn) this.#rewrite(file, header, bytes, offset, unreadable)
+        if (header.endLsn > fromLsn) this.#rewrite(file, { header, bytes, offset, unreadable })
         return true
       },
       end: (error) => {
@@ -106,11 +106,9 @@ export class SoftCheck {
     }
   }
 
-  #rewrite(file: DiskFile, header: HeaderView, bytes: Uint8Array, offset: number, unreadable: ReadonlySet<number>): void {
+  #rewrite(file: DiskFile, batch: ReadBatch): void {
     this.#outstanding++
-    const batch = bytes.subarray(offset - BLOCK_BYTES, offset + header.payloadBlocks * BLOCK_BYTES)
-    const index = this.#core.geometry.indexOf(header.lsn)
-    rewriteReadable(file, batch, index, unreadable, (error) => this.#ended('io', error))
+    rewriteReadable(file, this.#core.geometry.indexOf(batch.header.lsn), batch, (error) => this.#ended('io', error))
   }
 
   #ended(kind: LogOpenError['kind'], error: DiskError | undefined): void {

@@ -268,7 +268,7 @@ describe('soft checkpoints', () => {
     h.crash(100)
     const number = Math.floor((at - 1) / SEGMENT)
     const index = (at - 1) % SEGMENT
-    h.disk.flipBit(`${h.path}/segment-${String(number).padStart(12, '0')}`, index * BLOCK + 100, 1)
+    h.disk.flipBit(h.segmentFile(number), index * BLOCK + 100, 1)
     h.open()
     expect(h.report?.damage).toMatchObject([{ kind: 'payload', lsn: at - 1 }])
     expect(h.log.state).toBe('ok')

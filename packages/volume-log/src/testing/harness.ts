@@ -13,6 +13,7 @@ import { ManualScheduler } from './manual-scheduler.ts'
 import { MemoryDisk } from './memory-disk.ts'
 
 export const BLOCK = 4096
+const SEGMENT_BLOCKS = 64
 
 export interface HarnessOptions {
   readonly seed?: number
@@ -59,6 +60,16 @@ export class Harness {
     return this.#log
   }
 
+  segmentFile(segment: number): string {
+    return `${this.path}/segment-${String(segment).padStart(12, '0')}`
+  }
+
+  /** The block at a log position can't be read any more until it is written, or the returned function is called. */
+  spoil(position: number): () => void {
+    const segmentBlocks = this.#options.segmentBlocks ?? SEGMENT_BLOCKS
+    return this.disk.spoil(this.segmentFile(Math.floor(position / segmentBlocks)), (position % segmentBlocks) * BLOCK)
+  }
+
   /** Runs until `done` was called and returns what it was called with. */
   wait<T extends unknown[]>(start: (done: (...values: T) => void) => void): T {
     let result: T | undefined
@@ -97,7 +108,7 @@ export class Harness {
         events: { event: (_level, message) => void this.events.push(message) },
         path: this.path,
         volume: this.volume,
-        segmentBlocks: this.#options.segmentBlocks ?? 64,
+        segmentBlocks: this.#options.segmentBlocks ?? SEGMENT_BLOCKS,
         sizeBytes: (this.#options.sizeBlocks ?? 256) * BLOCK,
         bootId: this.bootId,
         crcCache: new CrcCache(this.#options.crcBytes ?? 1 << 20),
