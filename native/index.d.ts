@@ -71,8 +71,10 @@ export function read(
   position: number,
   done: Done,
 ): void
+/** How many `datasync`s have a thread of their own at once; more than that take one of libuv's pool. */
+export const syncThreads: number
 /**
- * `fdatasync` on a worker thread. The range `[position, position + length)`, where much of it is dirty, is begun before in
+ * `fdatasync` on such a thread. The range `[position, position + length)`, where much of it is dirty, is begun before in
  * small steps, between which others get the processor; `length` 0: none.
  */
 export function datasync(fd: number, position: number, length: number, done: Done): void

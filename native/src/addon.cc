@@ -6,6 +6,7 @@
 #include "file_io.h"
 #include "netlink.h"
 #include "stream.h"
+#include "sync_threads.h"
 
 namespace holdfast {
 namespace {
@@ -80,6 +81,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   ExportFileIo(env, exports);
   ExportNetlink(env, exports);
   ExportStream(env, exports);
+  ExportSyncThreads(env, exports);
   return exports;
 }
 

@@ -3,13 +3,11 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/falloc.h>
-#include <sched.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <chrono>
 #include <cstring>
 #include <functional>
 #include <string>
@@ -17,7 +15,9 @@
 #include <vector>
 
 #include "arguments.h"
+#include "courtesy.h"
 #include "crc32c.h"
+#include "pool_call.h"
 #include "system_error.h"
 
 namespace holdfast {
@@ -46,23 +46,6 @@ int WriteAll(int fd, iovec* vectors, size_t count, int64_t position) {
   }
   return 0;
 }
-
-// Lets whoever waits for this thread's processor have it, between two steps of long work: a thread in the kernel is not
-// interrupted, and who was woken on its processor stays there, even where another is idle. Where all processors are busy
-// it would take milliseconds to have one back, so the first time that does ends it.
-class Courtesy {
- public:
-  void Yield() {
-    if (!worthwhile_) return;
-    const auto start = std::chrono::steady_clock::now();
-    sched_yield();
-    worthwhile_ = std::chrono::steady_clock::now() - start < kReturnMax;
-  }
-
- private:
-  static constexpr std::chrono::microseconds kReturnMax{300};
-  bool worthwhile_ = true;
-};
 
 // In short steps, each on the disk before the next is begun: who flushes another file meanwhile waits for one of them.
 constexpr size_t kFillStepBytes = 32 * 1024;
@@ -124,48 +107,6 @@ int ReadAll(int fd, uint8_t* target, size_t length, int64_t position) {
   return 0;
 }
 
-constexpr int64_t kSyncStepBytes = 256 * 1024;
-
-// Begins to write a range. What can be said about it in the end is left to fdatasync.
-int BeginWriting(int fd, int64_t position, int64_t length) {
-  Courtesy courtesy;
-  while (length > 0) {
-    const int64_t step = std::min(kSyncStepBytes, length);
-    if (sync_file_range(fd, position, step, SYNC_FILE_RANGE_WRITE) != 0) return errno;
-    courtesy.Yield();
-    position += step;
-    length -= step;
-  }
-  return 0;
-}
-
-// One call on a worker thread; keeps the values it works on alive.
-class Work : public Napi::AsyncWorker {
- public:
-  Work(Napi::Function done, const char* call, std::function<int()> run)
-      : Napi::AsyncWorker(done), call_(call), run_(std::move(run)) {}
-
-  void Keep(const Napi::Value& value) {
-    if (value.IsObject()) Receiver().Set(kept_++, value);
-  }
-
- protected:
-  void Execute() override { error_ = run_(); }
-
-  void OnOK() override {
-    const Napi::Env env = Env();
-    Napi::HandleScope scope(env);
-    const Napi::Value result = error_ == 0 ? env.Undefined() : SystemError(env, error_, call_).Value();
-    Callback().Call({result});
-  }
-
- private:
-  const char* call_;
-  std::function<int()> run_;
-  int error_ = 0;
-  uint32_t kept_ = 0;
-};
-
 Napi::Value WriteSync(const Napi::CallbackInfo& info) {
   int fd;
   int64_t position;
@@ -186,7 +127,7 @@ Napi::Value Write(const Napi::CallbackInfo& info) {
       !Callback(info, 3)) {
     return info.Env().Undefined();
   }
-  auto* work = new Work(info[3].As<Napi::Function>(), "pwritev", [=]() mutable {
+  auto* work = new PoolCall(info[3].As<Napi::Function>(), "pwritev", [=]() mutable {
     return WriteAll(fd, vectors.data(), vectors.size(), position);
   });
   // The array itself could be changed meanwhile: its members are kept one by one.
@@ -302,7 +243,7 @@ Napi::Value Read(const Napi::CallbackInfo& info) {
     return env.Undefined();
   }
   uint8_t* into = target.data + offset;
-  auto* work = new Work(info[5].As<Napi::Function>(), "pread", [=]() {
+  auto* work = new PoolCall(info[5].As<Napi::Function>(), "pread", [=]() {
     return ReadAll(fd, into, static_cast<size_t>(length), position);
   });
   work->Keep(info[1]);
@@ -314,22 +255,8 @@ Napi::Value Read(const Napi::CallbackInfo& info) {
 void QueueCall(const Napi::CallbackInfo& info, size_t done, const char* call,
                std::function<int()> run) {
   if (!Callback(info, done)) return;
-  auto* work = new Work(info[done].As<Napi::Function>(), call, std::move(run));
+  auto* work = new PoolCall(info[done].As<Napi::Function>(), call, std::move(run));
   work->Queue();
-}
-
-Napi::Value Datasync(const Napi::CallbackInfo& info) {
-  int fd;
-  int64_t position, length;
-  if (Descriptor(info, &fd) && Position(info, 1, &position) &&
-      Integer(info, 2, "length", 0, kIntegerMax, &length)) {
-    QueueCall(info, 3, "fdatasync", [=]() {
-      const int error = BeginWriting(fd, position, length);
-      if (error != 0) return error;
-      return fdatasync(fd) == 0 ? 0 : errno;
-    });
-  }
-  return info.Env().Undefined();
 }
 
 Napi::Value Sync(const Napi::CallbackInfo& info) {
@@ -399,7 +326,6 @@ void ExportFileIo(Napi::Env env, Napi::Object exports) {
   exports.Set("tryReadVerified", Napi::Function::New(env, TryReadVerified));
   exports.Set("tryReadPieces", Napi::Function::New(env, TryReadPieces));
   exports.Set("read", Napi::Function::New(env, Read));
-  exports.Set("datasync", Napi::Function::New(env, Datasync));
   exports.Set("sync", Napi::Function::New(env, Sync));
   exports.Set("allocate", Napi::Function::New(env, Allocate));
   exports.Set("fill", Napi::Function::New(env, Fill));

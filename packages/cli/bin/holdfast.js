@@ -5,7 +5,7 @@ const { availableParallelism } = require('node:os')
 const { join } = require('node:path')
 const { pathToFileURL } = require('node:url')
 
-/** What one shard of a node needs (packages/disk/src/sync-gate.ts); as many shards as a node has by default. */
+/** What one shard of a node reads, writes and makes at once; as many shards as a node has by default. */
 const POOL_THREADS_PER_SHARD = 4
 const SHARDS_DEFAULT_MAX = 8
 const poolThreads = POOL_THREADS_PER_SHARD * Math.min(SHARDS_DEFAULT_MAX, availableParallelism())

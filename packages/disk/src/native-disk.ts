@@ -8,7 +8,7 @@ import { diskError, diskErrorOrNone } from './disk-error.ts'
 import { HeldUpWrites } from './held-up-writes.ts'
 import { native } from './native.ts'
 import { NativeFile } from './native-file.ts'
-import { SyncGate, syncShare } from './sync-gate.ts'
+import { SyncGate } from './sync-gate.ts'
 
 const DOOMED = '.removed-'
 /** In the names of files that are not whole yet, before the process, the shard and a number. */
@@ -24,28 +24,27 @@ const FILL_BYTES = 2 * 1024 * 1024
  * The tree below `root`, which is created if absent. Several threads of a process may open it, each as another shard and
  * the first one before the others: it cleans up.
  */
-export function openDisk(root: string, { index, count }: Shard = ONLY_SHARD): Disk {
-  if (index > 0) return new NativeDisk(root, index, count)
+export function openDisk(root: string, { index }: Shard = ONLY_SHARD): Disk {
+  if (index > 0) return new NativeDisk(root, index)
   mkdirSync(root, { recursive: true })
   for (const name of readdirSync(root)) {
     // Left by a process that ended in the middle of a removal.
     if (name.startsWith(DOOMED)) rmSync(join(root, name), { recursive: true, force: true })
   }
-  return new NativeDisk(root, index, count)
+  return new NativeDisk(root, index)
 }
 
 class NativeDisk implements Disk {
   readonly #root: string
-  readonly #gate: SyncGate
+  readonly #gate = new SyncGate()
   readonly #large = new HeldUpWrites()
   /** Begins names that no other process and no other thread of this one makes. */
   readonly #ours: string
   #temporary = 0
   #descriptors = new Int32Array(64)
 
-  constructor(root: string, shard: number, shardCount: number) {
+  constructor(root: string, shard: number) {
     this.#root = root
-    this.#gate = new SyncGate(syncShare(shardCount))
     this.#ours = shard === 0 ? String(process.pid) : `${process.pid}.${shard}`
   }
 

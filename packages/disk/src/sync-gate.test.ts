@@ -1,12 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { SyncGate, syncShare } from './sync-gate.ts'
-
-describe('the share of a shard', () => {
-  it('leaves a thread of the pool free as long as there are more threads than shards', () => {
-    expect([syncShare(1, 4), syncShare(1, 16), syncShare(2, 4), syncShare(2, 8), syncShare(8, 32)]).toEqual([3, 3, 1, 3, 3])
-    expect([syncShare(3, 4), syncShare(9, 4), syncShare(1, Number.NaN)]).toEqual([1, 1, 3])
-  })
-})
+import { SyncGate } from './sync-gate.ts'
 
 describe('SyncGate', () => {
   it('runs three at a time, the others in their order, each once', () => {
