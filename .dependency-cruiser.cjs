@@ -16,17 +16,18 @@ module.exports = {
     rule(
       'pure-imports-pure',
       { path: `^packages/(${PURE})/src`, ...NOT_TEST },
-      { path: `^packages/(${ADAPTERS}|storage-node|cli|simulator)/` },
+      { path: `^packages/(${ADAPTERS}|addon|direct-socket|storage-node|cli|simulator)/` },
     ),
     rule(
       'base-imports-nothing',
       { path: '^packages/base/src', ...NOT_TEST },
       { path: '^packages/', pathNot: '^packages/base/' },
     ),
+    rule('addon-imports-nothing', { path: '^packages/addon/src' }, { path: '^packages/', pathNot: '^packages/addon/' }),
     rule(
-      'direct-socket-imports-nothing',
+      'direct-socket-imports-the-addon-only',
       { path: '^packages/direct-socket/src' },
-      { path: '^packages/', pathNot: '^packages/direct-socket/' },
+      { path: '^packages/', pathNot: '^packages/(direct-socket|addon)/' },
     ),
     rule(
       'adapters-apart',

@@ -116,3 +116,6 @@ export function tcpUserTimeout(fd: number, ms: number): void
 export function addressRest(bytes: Uint8Array, divisor: number): number
 /** Another descriptor of the same open file or socket, not kept by programs that this one starts. */
 export function duplicate(fd: number): number
+
+/** With fractions. The time that the machine slept counts (clock_gettime(2), `CLOCK_BOOTTIME`); the same in all threads. */
+export function millisecondsSinceBoot(): number

@@ -8,7 +8,7 @@ import { TICKS_PER_SECOND } from '../bed/process-cost.ts'
 import { threadCpuSeconds } from '../bed/threads.ts'
 
 const EVERY_MS = 2
-/** Threads that are watched: the event loops. The pool's sleep for the disk by design. */
+/** Threads that are watched: the event loops. The pool's sleep for the disk by design, and those for flushes do nothing else. */
 const THREADS_MAX = 2
 /** In what the kernel counts processors' time in /proc/stat. */
 const STOLEN_STEP_MS = 1000 / TICKS_PER_SECOND
@@ -121,6 +121,15 @@ class Rows {
   }
 }
 
+/** By the name of a thread; one that has ended since it was listed is none. */
+function waitsForFlushes(thread: string): boolean {
+  try {
+    return readFileSync(`/proc/${thread}/comm`, 'utf8').trim() === 'holdfast-flush'
+  } catch {
+    return false
+  }
+}
+
 export class PauseWitness {
   readonly #tasks: readonly { readonly path: string; readonly stat: Fresh; readonly spent: Fresh }[]
   readonly #disk: Fresh
@@ -133,7 +142,8 @@ export class PauseWitness {
 
   /** `pids`: servers that have been busy already. `path`: something on their disk. */
   constructor(pids: readonly number[], path: string) {
-    const busiest = [...threadCpuSeconds(pids)].sort(([, a], [, b]) => b - a).slice(0, THREADS_MAX)
+    const threads = [...threadCpuSeconds(pids)].filter(([thread]) => !waitsForFlushes(thread))
+    const busiest = threads.sort(([, a], [, b]) => b - a).slice(0, THREADS_MAX)
     this.#tasks = busiest.map(([thread]) => {
       const task = `/proc/${thread}/task/${thread}`
       return { path: task, stat: new Fresh(`${task}/stat`), spent: new Fresh(`${task}/schedstat`) }

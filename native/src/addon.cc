@@ -1,6 +1,7 @@
 #include <napi.h>
 
 #include "arguments.h"
+#include "clock.h"
 #include "crc32c.h"
 #include "descriptors.h"
 #include "file_io.h"
@@ -77,6 +78,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("crc32cBlocks", Napi::Function::New(env, JsCrc32cBlocks));
   exports.Set("crc32cBy", Napi::Function::New(env, JsCrc32cBy));
   exports.Set("crc32cKinds", Crc32cKinds(env));
+  ExportClock(env, exports);
   ExportDescriptors(env, exports);
   ExportFileIo(env, exports);
   ExportNetlink(env, exports);

@@ -95,6 +95,7 @@ class SyncThread {
     started_ = pthread_create(&thread_, &attributes, Main, this) == 0;
     pthread_attr_destroy(&attributes);
     if (started_) pthread_setname_np(thread_, "holdfast-flush");
+    else sem_destroy(&work_);
     return started_;
   }
 

@@ -56,10 +56,10 @@ export function buildGuest(folder: string, script: string, args: readonly string
     archive.program(sh('sh', '-c', `PATH=$PATH:/usr/sbin:/sbin command -v ${program}`))
   archive.program(process.execPath, '/usr/bin/node')
   archive.libraries(join(ROOT, 'native/build/Release/holdfast.node'))
-  for (const path of ['native/build/Release/holdfast.node', 'packages/base/dist', 'packages/attach/dist']) {
+  for (const path of ['native/build/Release/holdfast.node', 'packages/addon/dist', 'packages/base/dist', 'packages/attach/dist']) {
     archive.tree(`/holdfast/${path}`, join(ROOT, path))
   }
-  for (const name of ['base', 'attach']) {
+  for (const name of ['addon', 'base', 'attach']) {
     archive.file(`/holdfast/packages/${name}/package.json`, join(ROOT, 'packages', name, 'package.json'))
     archive.link(`/holdfast/node_modules/@holdfast/${name}`, `../../packages/${name}`)
   }

@@ -1,4 +1,5 @@
 /** Whole clusters, faults in the middle of writes; everything in virtual time. */
+import { native } from '@holdfast/addon'
 import { nativeChecksum } from '@holdfast/disk'
 import { FAULT_KINDS, faultRun, planRun, type RunPlan, type RunResult, shrink } from '@holdfast/simulator'
 import { afterEach, describe, expect, it, vi } from 'vitest'
@@ -79,6 +80,7 @@ describe('the simulator', () => {
     vi.spyOn(Date, 'now').mockImplementation(forbidden('Date.now'))
     vi.spyOn(Math, 'random').mockImplementation(forbidden('Math.random'))
     vi.spyOn(performance, 'now').mockImplementation(forbidden('performance.now'))
+    vi.spyOn(native, 'millisecondsSinceBoot').mockImplementation(forbidden('millisecondsSinceBoot'))
     for (const name of ['setTimeout', 'setInterval', 'setImmediate', 'queueMicrotask'] as const) {
       vi.spyOn(globalThis, name).mockImplementation(forbidden(name) as never)
     }

@@ -118,11 +118,23 @@ export const MISTAKES: readonly Mistake[] = [
     seedsMax: 200,
   },
   {
+    name: 'counts leases and promises by a clock that stands still while the machine sleeps',
+    changes: [
+      {
+        file: 'packages/simulator/src/world.ts',
+        find: 'return bootInstant(this.#world.now * this.rate)',
+        replace: 'return bootInstant((this.#world.now - this.asleepMs) * this.rate)',
+      },
+    ],
+    kinds: 'sleep',
+    seedsMax: 100,
+  },
+  {
     name: 'counts a lease from its reply, for as long again',
     changes: [
       {
         file: 'packages/simulator/src/sim-coordinator.ts',
-        find: 'this.#validUntil = instant(sentAt + this.#ttlMs)',
+        find: 'this.#validUntil = bootInstant(sentAt + this.#ttlMs)',
         replace: 'this.#validUntil = instant(this.#clock.now() + 2 * this.#ttlMs)',
       },
     ],

@@ -5,9 +5,9 @@
  */
 import { mkdtemp, open, readFile, rm, type FileHandle } from 'node:fs/promises'
 import { basename, join } from 'node:path'
+import { native } from '@holdfast/addon'
 import { type FileSystem, HoldfastError } from '@holdfast/base'
 import { run, runOrFail } from './command.ts'
-import { native } from './native.ts'
 
 const BLOCK_BYTES = 4096
 const BLANK_BYTES = 1024 * 1024

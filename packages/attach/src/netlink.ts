@@ -2,8 +2,8 @@
 import { close, read, write } from 'node:fs'
 import { promisify } from 'node:util'
 import { getSystemErrorName } from 'node:util'
+import { native } from '@holdfast/addon'
 import { HoldfastError } from '@holdfast/base'
-import { native } from './native.ts'
 
 const readFd = promisify(read)
 const writeFd = promisify(write)

@@ -12,8 +12,10 @@ type Branded<T, Name extends string> = T & { readonly [brand]: Name }
 export type Lsn = Branded<number, 'Lsn'>
 /** Number of a reign, given by the coordinator; the fencing token of every message. 0 = none yet. */
 export type Epoch = Branded<number, 'Epoch'>
-/** Milliseconds on a node's own monotonic clock. Never compared between nodes. */
+/** Milliseconds on a node's own monotonic clock, which stands still while the machine sleeps. Never compared between nodes. */
 export type Instant = Branded<number, 'Instant'>
+/** Milliseconds since the machine was booted, those asleep included; for what ends meanwhile (I8). Never compared between nodes. */
+export type BootInstant = Branded<number, 'BootInstant'>
 /** Name of a storage node: unique in the cluster, chosen by the operator. */
 export type NodeId = Branded<string, 'NodeId'>
 /** 16 hexadecimal digits, drawn at creation; never reused, unlike the volume's name. */
@@ -44,13 +46,14 @@ export const WIDE = 0.5
 export const lsn = (value: number): Lsn => value as Lsn
 export const epoch = (value: number): Epoch => value as Epoch
 export const instant = (value: number): Instant => value as Instant
+export const bootInstant = (value: number): BootInstant => value as BootInstant
 export const nodeId = (value: string): NodeId => value as NodeId
 export const volumeId = (value: string): VolumeId => value as VolumeId
 export const incarnation = (value: string): Incarnation => value as Incarnation
 export const sessionId = (value: number): SessionId => value as SessionId
 
 /** The instant `ms` milliseconds after `at`. */
-export const after = (at: Instant, ms: number): Instant => (at + ms) as Instant
+export const after = <T extends Instant | BootInstant>(at: T, ms: number): T => (at + ms) as T
 /** The log position `blocks` after `at`. */
 export const lsnAfter = (at: Lsn, blocks: number): Lsn => (at + blocks) as Lsn
 export const lsnMin = (a: Lsn, b: Lsn): Lsn => (a < b ? a : b)

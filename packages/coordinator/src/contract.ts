@@ -5,9 +5,9 @@
  * Time passes only through the cluster's `elapse`, so that a fake may have its own.
  */
 import type {
+  BootInstant,
   Coordinator,
   CoordinatorEntry,
-  Instant,
   Operation,
   RangeResult,
   TransactionResult,
@@ -25,7 +25,7 @@ export interface ContractCluster {
   /** Ends one as a crash would: without giving the lease back. */
   crash(coordinator: Coordinator): Promise<void>
   /** The clock that `leaseValidUntil` is read against. */
-  now(): Instant
+  now(): BootInstant
   /** Lets time pass and everything that is under way go on. */
   elapse(ms: number): Promise<void>
   /** Ends everything that is still open. */

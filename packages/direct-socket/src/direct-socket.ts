@@ -7,8 +7,8 @@
  * used as it is, with 'data'.
  */
 import { Socket } from 'node:net'
+import { native } from '@holdfast/addon'
 import { descriptorOf } from './descriptor.ts'
-import { native } from './native.ts'
 import { beginTurn, breakTurn, endTurn } from './turn.ts'
 
 export interface ByteSink {

@@ -5,8 +5,8 @@
  * Invariant: bytes leave in the order in which they were given, here and to the stream.
  */
 import type { Socket } from 'node:net'
+import { native } from '@holdfast/addon'
 import { descriptorOf } from './descriptor.ts'
-import { native } from './native.ts'
 
 export class Outlet {
   readonly #socket: Socket

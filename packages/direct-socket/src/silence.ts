@@ -1,7 +1,7 @@
 /** Connections whose other end has vanished without a word: its host lost power, or what lay between forgot them. */
 import type { Socket } from 'node:net'
+import { native } from '@holdfast/addon'
 import { descriptorOf } from './descriptor.ts'
-import { native } from './native.ts'
 
 /**
  * Has the kernel end a TCP connection whose other end answers nothing for `ms` milliseconds, whether something is on its way

@@ -3,8 +3,8 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { connect, createServer, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { native } from '@holdfast/addon'
 import { expect, test } from 'vitest'
-import { native } from './native.ts'
 import { allocateAligned, widenSendBuffer } from './socket-memory.ts'
 
 test('memory for replies begins with a cache line and has the size that was asked for', () => {

@@ -1,7 +1,7 @@
 /** Memory that sockets send from, in this process and in the kernel. */
 import type { Socket } from 'node:net'
+import { native } from '@holdfast/addon'
 import { descriptorOf } from './descriptor.ts'
-import { native } from './native.ts'
 
 /** A line of the processor's cache. */
 const LINE_BYTES = 64

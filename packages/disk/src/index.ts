@@ -1,5 +1,5 @@
+import { native } from '@holdfast/addon'
 import type { Checksum } from '@holdfast/base'
-import { native } from './native.ts'
 
 export { openDisk } from './native-disk.ts'
 

@@ -3,10 +3,10 @@ import { closeSync, fstatSync, mkdirSync, open as openDescriptor, openSync, read
 import { type FileHandle, open, rename, rm } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
+import { native } from '@holdfast/addon'
 import { assert, type Disk, type DiskDone, type DiskError, type DiskFile, ONLY_SHARD, type OpenOptions, type ReadPieces, type Shard } from '@holdfast/base'
 import { diskError, diskErrorOrNone } from './disk-error.ts'
 import { HeldUpWrites } from './held-up-writes.ts'
-import { native } from './native.ts'
 import { NativeFile } from './native-file.ts'
 import { SyncGate } from './sync-gate.ts'
 

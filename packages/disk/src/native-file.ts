@@ -1,9 +1,9 @@
 /** One open file over the addon. */
 import { closeSync } from 'node:fs'
+import { native } from '@holdfast/addon'
 import type { DiskDone, DiskFile } from '@holdfast/base'
 import { diskError, diskErrorOrNone } from './disk-error.ts'
 import { type HeldUpWrites, LARGE_WRITE_BYTES_MIN } from './held-up-writes.ts'
-import { native } from './native.ts'
 import type { SyncGate } from './sync-gate.ts'
 
 /**

@@ -2,7 +2,7 @@
  * How many `fdatasync`s run at once: as many as have a thread of their own (decision 38), since a checkpoint asks for dozens,
  * and more at once don't make a disk faster.
  */
-import { native } from './native.ts'
+import { native } from '@holdfast/addon'
 
 export type SyncTask = (ended: () => void) => void
 

@@ -17,8 +17,14 @@ const PRELUDE = `
     writeSync(fd, Buffer.alloc(1 << 20, 1))
     addon.datasync(fd, 0, 0, done)
   }
-  const threads = () => readdirSync('/proc/self/task')
-    .filter((id) => readFileSync('/proc/self/task/' + id + '/comm', 'utf8') === 'holdfast-flush\\n').length
+  const nameOf = (id) => {
+    try {
+      return readFileSync('/proc/self/task/' + id + '/comm', 'utf8').trim()
+    } catch {
+      return 'ended'
+    }
+  }
+  const threads = () => readdirSync('/proc/self/task').filter((id) => nameOf(id) === 'holdfast-flush').length
 `
 
 interface Ended {
@@ -68,6 +74,27 @@ describe('threads that wait for the disk', () => {
       turn(20)
     `
     expect(await run(program)).toEqual({ code: 0, stdout: 'left 0\n', stderr: '' })
+  })
+
+  it('end quietly where nobody is left to be told of an error', async () => {
+    const program = `
+      const { spawnSync } = require('node:child_process')
+      const { Worker } = require('node:worker_threads')
+      spawnSync('mkfifo', [PIPE])
+      const source = ${JSON.stringify(PRELUDE)} + \`
+        const pipe = openSync(PIPE, 'r+')
+        for (let i = 0; i < 5; i++) addon.datasync(pipe, 0, 0, () => {})
+        require('node:worker_threads').parentPort.postMessage('begun')
+      \`.replace('PIPE', JSON.stringify(PIPE))
+      const turn = (left) => {
+        if (left === 0) return console.log('left', threads())
+        const worker = new Worker(source, { eval: true })
+        worker.once('message', () => worker.terminate().then(() => turn(left - 1)))
+      }
+      turn(20)
+    `
+    const pipe = `const PIPE = ${JSON.stringify(join(folder, 'pipe'))};`
+    expect(await run(pipe + program)).toEqual({ code: 0, stdout: 'left 0\n', stderr: '' })
   })
 
   it('hold up no exit', async () => {

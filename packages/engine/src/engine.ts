@@ -450,7 +450,7 @@ class NodeEngine implements Engine {
     for (const { node, scope } of scopes.values()) {
       const [{ volume }] = scope as [VolumeEpoch]
       const link = peers.ensure(node, 'control', volume)
-      if (link !== undefined) this.#seeker.ask(link, scope, clock.now())
+      if (link !== undefined) this.#seeker.ask(link, scope, clock.sinceBoot())
     }
   }
 

@@ -3,9 +3,10 @@
  * and who would stand are one thread.
  *
  * A grant counts at the primary from when the question left, and at the member from when it came, so
- * the primary's view of it always ends first; the clocks' rates may differ by `CLOCK_RATE_MARGIN`.
+ * the primary's view of it always ends first; the clocks' rates may differ by `CLOCK_RATE_MARGIN`. The primary counts what its
+ * machine sleeps, too; a member that sleeps only keeps its word for longer.
  */
-import { after, type Instant, type NodeId, type VolumeId } from '@holdfast/base'
+import { after, type BootInstant, type Instant, type NodeId, type VolumeId } from '@holdfast/base'
 import type { GrantMessage, GrantScopeMessage, PeerMessage, VolumeEpoch } from '@holdfast/wire'
 import type { Link } from './peer-table.ts'
 
@@ -16,7 +17,7 @@ const ASKED_MAX = 16
 
 interface Asked {
   readonly seq: number
-  readonly sentAt: Instant
+  readonly sentAt: BootInstant
   readonly scope: readonly VolumeEpoch[]
 }
 
@@ -30,15 +31,15 @@ interface Seeking {
 /** The primary's side. */
 export class GrantSeeker {
   readonly #links = new Map<Link, Seeking>()
-  readonly #granted: (node: NodeId, volume: VolumeEpoch, until: Instant) => void
+  readonly #granted: (node: NodeId, volume: VolumeEpoch, until: BootInstant) => void
   #seq = 0
 
-  constructor(granted: (node: NodeId, volume: VolumeEpoch, until: Instant) => void) {
+  constructor(granted: (node: NodeId, volume: VolumeEpoch, until: BootInstant) => void) {
     this.#granted = granted
   }
 
   /** Asks the shard at the other end for grants on `scope`. */
-  ask(link: Link, scope: readonly VolumeEpoch[], now: Instant): void {
+  ask(link: Link, scope: readonly VolumeEpoch[], now: BootInstant): void {
     let seeking = this.#links.get(link)
     if (seeking === undefined) {
       seeking = { scopeKey: '', scope: [], version: 0, asked: [] }

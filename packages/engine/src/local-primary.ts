@@ -11,14 +11,15 @@
  * - After `close` no request is answered with success; each is returned to its session.
  */
 import {
-  type BlockStatusExtent,
   BLOCK_BYTES,
   BLOCK_SHIFT,
+  type BlockStatusExtent,
+  type BootInstant,
+  bootInstant,
   copyBytes,
   type Errno,
   errno,
   type Instant,
-  instant,
   type LogPosition,
   type Lsn,
   lsn,
@@ -94,7 +95,8 @@ export class LocalPrimary implements VolumeTarget, UnalignedOwner, RelocationHos
   /** The reign has begun: its first record is committed. */
   #opened = false
   #servingFromLsn: Lsn = lsn(0)
-  #servingUntil: Instant = instant(Number.NEGATIVE_INFINITY)
+  #servingUntil: BootInstant = bootInstant(Number.NEGATIVE_INFINITY)
+  #lookedInTurn = false
   #closed = false
   #tooFewSince: Instant | undefined
   /** Where the log ended at the last tick, and for how many ticks it has. */
@@ -195,16 +197,29 @@ export class LocalPrimary implements VolumeTarget, UnalignedOwner, RelocationHos
 
   /** Whether a read that came now would be answered (I8). */
   get answersReads(): boolean {
-    return this.serving && this.#permitted(this.#context.clock.now())
+    return this.serving && this.#permitted(this.#context.clock.sinceBoot())
   }
 
   /** At rest nobody tells us how long the lease holds: then it is asked for. */
-  #permitted(now: Instant): boolean {
+  #permitted(now: BootInstant): boolean {
     if (now < this.#servingUntil) return true
     if (!this.#resting) return false
     this.woken()
     this.#owner.renewLease()
     return now < this.#servingUntil
+  }
+
+  /** The same, looked at once in a turn: what comes in it came before, and is answered as of that look. */
+  #permittedInTurn(): boolean {
+    if (this.#lookedInTurn) return true
+    if (!this.#permitted(this.#context.clock.sinceBoot())) return false
+    this.#lookedInTurn = true
+    this.#context.scheduler.soon(this.#lookAgain)
+    return true
+  }
+
+  readonly #lookAgain = (): void => {
+    this.#lookedInTurn = false
   }
 
   /** Nothing is under way, owed or to be tidied up. */
@@ -227,7 +242,7 @@ export class LocalPrimary implements VolumeTarget, UnalignedOwner, RelocationHos
     targetOffset: number,
   ): boolean {
     const now = this.#context.clock.now()
-    if (this.#serving && !this.#closed && this.#permitted(now)) {
+    if (this.#serving && !this.#closed && this.#permittedInTurn()) {
       if (this.log.tryRead(offset, length, target, targetOffset)) {
         const counter = this.#counters.read
         counter.add(length, this.#context.clock.now() - now)
@@ -410,13 +425,13 @@ export class LocalPrimary implements VolumeTarget, UnalignedOwner, RelocationHos
     this.repairs.linkClosed(link)
   }
 
-  granted(node: NodeId, until: Instant): void {
+  granted(node: NodeId, until: BootInstant): void {
     this.permission.granted(node, until)
     this.machine.heardFrom(node, this.#context.clock.now())
     this.#renewPermission()
   }
 
-  leaseValid(until: Instant): void {
+  leaseValid(until: BootInstant): void {
     this.permission.leaseValid(until)
     this.#renewPermission()
   }
@@ -692,6 +707,7 @@ export class LocalPrimary implements VolumeTarget, UnalignedOwner, RelocationHos
 
   #renewPermission(): void {
     this.#servingUntil = this.permission.until(this.machine.othersInSync())
+    this.#lookedInTurn = false
     if (!this.answersReads) return
     if (this.#flushes.waiting) this.#scheduleTurn()
     this.#reads.serveAll()

@@ -10,6 +10,7 @@
  */
 import {
   after,
+  bootInstant,
   type Epoch,
   epoch,
   type Instant,
@@ -231,7 +232,7 @@ export class Replica {
     primary.leaseValid(
       holds
         ? after(coordinator.leaseValidUntil(), -settings.leaseTtlMs * CLOCK_RATE_MARGIN)
-        : instant(Number.NEGATIVE_INFINITY),
+        : bootInstant(Number.NEGATIVE_INFINITY),
     )
   }
 

@@ -1,4 +1,4 @@
-import { epoch, instant, lsn, type NodeId, nodeId, type VolumeRecord, volumeId } from '@holdfast/base'
+import { bootInstant, epoch, instant, lsn, type NodeId, nodeId, type VolumeRecord, volumeId } from '@holdfast/base'
 import { beforeEach, describe, expect, it } from 'vitest'
 import { Primary } from './primary.ts'
 import { ServingPermission } from './serving-permission.ts'
@@ -390,13 +390,13 @@ describe('[I8] serving permission', () => {
     const permission = new ServingPermission()
     expect(permission.until([b])).toBe(Number.NEGATIVE_INFINITY)
     expect(permission.until([])).toBe(Number.POSITIVE_INFINITY)
-    permission.granted(b, instant(50))
+    permission.granted(b, bootInstant(50))
     expect(permission.until([b])).toBe(50)
     expect(permission.until([b, c])).toBe(Number.NEGATIVE_INFINITY)
-    permission.leaseValid(instant(70))
+    permission.leaseValid(bootInstant(70))
     expect(permission.until([b, c])).toBe(70)
-    permission.granted(c, instant(90))
-    permission.granted(b, instant(80))
+    permission.granted(c, bootInstant(90))
+    permission.granted(b, bootInstant(80))
     expect(permission.until([b, c])).toBe(80)
   })
 })

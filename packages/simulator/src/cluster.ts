@@ -199,6 +199,13 @@ export class SimCluster implements ObservedCluster {
     for (const thread of node.threads) thread.pausedUntil = Math.max(thread.pausedUntil, this.world.now + ms)
   }
 
+  /** The machine sleeps for a while. Not while it is stopped or asleep already. */
+  sleep(node: SimNode, ms: number): void {
+    if (node.threads.some(({ pausedUntil }) => pausedUntil > this.world.now)) return
+    this.world.note(`the machine of ${node.name} sleeps for ${ms.toFixed(0)} ms`)
+    this.world.sleep(node.threads, node.clock, ms)
+  }
+
   get alive(): SimNode[] {
     return this.nodes.filter((node) => node.life.alive)
   }

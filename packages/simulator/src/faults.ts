@@ -22,6 +22,8 @@ export type Fault =
   | ({ readonly kind: 'process-crash' | 'host-crash'; readonly victim: Victim } & Lasting)
   | ({ readonly kind: 'power-loss' } & Lasting)
   | ({ readonly kind: 'pause'; readonly victim: Victim } & Lasting)
+  /** Of its machine: the clock of its timers stands still meanwhile. */
+  | ({ readonly kind: 'sleep'; readonly victim: Victim } & Lasting)
   | ({ readonly kind: 'clean-restart'; readonly victim: Victim; readonly wire: WireVersion } & At)
   | ({
       readonly kind: 'partition'
@@ -91,6 +93,7 @@ const WEIGHTS: Readonly<Record<FaultKind, number>> = {
   'move-primary': 2,
   'hung-disk': 1,
   'bad-sector': 1,
+  sleep: 1,
 }
 export const FAULT_KINDS = Object.keys(WEIGHTS) as FaultKind[]
 
@@ -148,6 +151,7 @@ function makeFault(
     case 'process-crash':
     case 'host-crash':
     case 'pause':
+    case 'sleep':
     case 'full-disk':
     case 'hung-disk':
     case 'coordinator-partition':

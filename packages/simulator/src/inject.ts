@@ -38,6 +38,9 @@ export function inject(stage: Stage, fault: Fault): void {
     case 'pause':
       cluster.pause(victimOf(stage, fault.victim), fault.forMs)
       break
+    case 'sleep':
+      cluster.sleep(victimOf(stage, fault.victim), fault.forMs)
+      break
     case 'clean-restart':
       cluster.restartCleanly(victimOf(stage, fault.victim), fault.wire)
       break

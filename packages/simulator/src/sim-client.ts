@@ -7,6 +7,7 @@
  */
 import type { ExportSession } from '@holdfast/base'
 import type { SimCluster } from './cluster.ts'
+import type { SimNode } from './observed.ts'
 import type { FlushSnapshot, RegisterChecker } from './register-checker.ts'
 import { contentsOf, UNIT, versionOf } from './units.ts'
 import type { Life, SeededRandom } from './world.ts'
@@ -42,6 +43,7 @@ export class SimClient {
   /** By unit: what this session was told is done, and not yet that it is durable. */
   readonly #unflushed = new Map<number, number>()
   #session: ExportSession | undefined
+  #node: SimNode | undefined
   #life: Life | undefined
   #token = 0
   /** Losses of the volume before this session: none of its own writes is among them. */
@@ -85,6 +87,7 @@ export class SimClient {
     const { alive } = this.#cluster
     const node = alive[this.#random.below(Math.max(1, alive.length))]
     if (node?.engine?.exports.find(this.volume) === undefined) return false
+    this.#node = node
     this.#life = node.life
     this.#lossesBefore = this.#checker.losses
     this.#session = node.engine.exports.open(this.volume, (token, error) => {
@@ -124,9 +127,14 @@ export class SimClient {
         world.schedule(50, undefined, () => this.#loop())
         return
       }
-      if (this.#pending.size < this.#maxInFlight && this.connect()) this.#operate()
+      if (this.#pending.size < this.#maxInFlight && this.connect() && this.#heard) this.#operate()
       this.#loop()
     })
+  }
+
+  /** A process that is stopped takes nothing from its sockets. */
+  get #heard(): boolean {
+    return this.#node?.threads.every(({ pausedUntil }) => pausedUntil <= this.#cluster.world.now) === true
   }
 
   #operate(): void {

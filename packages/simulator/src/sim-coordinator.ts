@@ -1,9 +1,9 @@
 /** A coordinator in memory: one store, and a client per process with delays, outages and lost answers. */
 import {
+  type BootInstant,
+  bootInstant,
   type Coordinator,
   type CoordinatorEntry,
-  type Instant,
-  instant,
   type LeaseHandler,
   type NodeId,
   type RangeResult,
@@ -184,7 +184,7 @@ export class SimCoordinatorClient implements Coordinator {
   readonly #clock: NodeClock
   readonly #store: SimCoordinatorStore
   #lease: number | undefined
-  #validUntil: Instant = instant(Number.NEGATIVE_INFINITY)
+  #validUntil: BootInstant = bootInstant(Number.NEGATIVE_INFINITY)
   #handler: LeaseHandler | undefined
   #ttlMs = 0
   #closed = false
@@ -202,7 +202,7 @@ export class SimCoordinatorClient implements Coordinator {
     this.#keepLease()
   }
 
-  leaseValidUntil(): Instant {
+  leaseValidUntil(): BootInstant {
     return this.#validUntil
   }
 
@@ -266,7 +266,7 @@ export class SimCoordinatorClient implements Coordinator {
   #keepLease(): void {
     if (this.#closed) return
     const { world } = this.#store
-    const sentAt = this.#clock.now()
+    const sentAt = this.#clock.sinceBoot()
     const lease = this.#lease
     this.#call(
       (): { kind: 'ok'; lease: number | undefined } => {
@@ -279,9 +279,9 @@ export class SimCoordinatorClient implements Coordinator {
         if (result.kind === 'ok' && result.lease !== undefined) {
           const fresh = result.lease !== this.#lease
           this.#lease = result.lease
-          this.#validUntil = instant(sentAt + this.#ttlMs)
+          this.#validUntil = bootInstant(sentAt + this.#ttlMs)
           if (fresh) this.#handler?.gained()
-        } else if (result.kind === 'ok' || this.#clock.now() > this.#validUntil) {
+        } else if (result.kind === 'ok' || this.#clock.sinceBoot() > this.#validUntil) {
           this.#loseLease()
         }
         world.schedule(result.kind === 'ok' && this.#lease === undefined ? 10 : this.#ttlMs / 5, this.life, () =>
@@ -295,7 +295,7 @@ export class SimCoordinatorClient implements Coordinator {
   #loseLease(): void {
     if (this.#lease === undefined) return
     this.#lease = undefined
-    this.#validUntil = instant(Number.NEGATIVE_INFINITY)
+    this.#validUntil = bootInstant(Number.NEGATIVE_INFINITY)
     this.#handler?.lost()
   }
 

@@ -1,13 +1,20 @@
 /**
- * Virtual time: one queue of events, ordered by time and then by the order in which they were asked for. The
- * seed decides everything else.
+ * Virtual time: one queue of events, ordered by time and then by the order in which they were asked for, what ends a turn
+ * first. The seed decides everything else.
  */
-import { type Clock, type Instant, instant, type Random, type Scheduler } from '@holdfast/base'
+import { type BootInstant, bootInstant, type Clock, type Instant, instant, type Random, type Scheduler } from '@holdfast/base'
+
+/**
+ * `timer`: counted by the clock of a machine, which stands still while that sleeps. `end-of-turn`: belongs to what has just
+ * run, and comes before all else also where both had to wait for the process to go on.
+ */
+type EntryKind = 'event' | 'timer' | 'end-of-turn'
 
 interface Entry {
   at: number
   readonly sequence: number
   readonly life: Life | undefined
+  readonly kind: EntryKind
   /** Undefined once it is called off; the event stays in the queue and does nothing. */
   task: (() => void) | undefined
 }
@@ -61,13 +68,15 @@ export class SeededRandom implements Random {
   }
 }
 
-/** The clocks of one host: they may run fast or slow, and the wall clock may jump. */
+/** The clocks of one host: they may run fast or slow, the wall clock may jump, and one stands still while the machine sleeps. */
 export class NodeClock implements Clock {
   readonly #world: World
   /** Local milliseconds per millisecond of the world. */
   readonly rate: number
   /** What somebody has added to the wall clock, milliseconds. */
   wallOffsetMs = 0
+  /** How long the machine has slept, milliseconds of the world. */
+  asleepMs = 0
 
   constructor(world: World, rate: number) {
     this.#world = world
@@ -75,7 +84,11 @@ export class NodeClock implements Clock {
   }
 
   now(): Instant {
-    return instant(this.#world.now * this.rate)
+    return instant((this.#world.now - this.asleepMs) * this.rate)
+  }
+
+  sinceBoot(): BootInstant {
+    return bootInstant(this.#world.now * this.rate)
   }
 
   wallMs(): number {
@@ -101,8 +114,8 @@ export class World {
   }
 
   /** The same at an instant: what must keep its order is not put through a difference and a sum. */
-  scheduleAt(at: number, life: Life | undefined, task: () => void): () => void {
-    const entry: Entry = { at, sequence: this.#sequence++, life, task }
+  scheduleAt(at: number, life: Life | undefined, task: () => void, kind: EntryKind = 'event'): () => void {
+    const entry: Entry = { at, sequence: this.#sequence++, life, kind, task }
     this.#push(entry)
     return () => {
       entry.task = undefined
@@ -127,15 +140,26 @@ export class World {
     if (this.now < until) this.now = until
   }
 
+  /** The machine of these lives falls asleep: what comes until it wakes up waits, and timers keep what is left of them. */
+  sleep(lives: readonly Life[], clock: NodeClock, ms: number): void {
+    clock.asleepMs += ms
+    const entries = this.#heap.splice(0)
+    for (const entry of entries) {
+      if (entry.kind === 'timer' && entry.life !== undefined && lives.includes(entry.life)) entry.at += ms
+      this.#push(entry)
+    }
+    for (const life of lives) life.pausedUntil = Math.max(life.pausedUntil, this.now + ms)
+  }
+
   note(text: string): void {
     this.timeline.push(`${this.now.toFixed(3).padStart(12)} ${text}`)
   }
 
   scheduler(life: Life, clock: NodeClock): Scheduler {
     return {
-      after: (ms, task) => this.schedule(ms / clock.rate, life, task),
+      after: (ms, task) => this.scheduleAt(this.now + Math.max(0, ms / clock.rate), life, task, 'timer'),
       soon: (task) => {
-        this.schedule(0, life, task)
+        this.scheduleAt(this.now, life, task, 'end-of-turn')
       },
     }
   }
@@ -173,5 +197,7 @@ export class World {
 }
 
 function before(a: Entry, b: Entry): boolean {
-  return a.at < b.at || (a.at === b.at && a.sequence < b.sequence)
+  if (a.at !== b.at) return a.at < b.at
+  if (a.kind !== b.kind && (a.kind === 'end-of-turn' || b.kind === 'end-of-turn')) return a.kind === 'end-of-turn'
+  return a.sequence < b.sequence
 }

@@ -7,6 +7,7 @@ import type { ListenAddress } from './address.ts'
 import { type NodeConfig, SOCKET_PATH_MAX } from './config.ts'
 import { KeepAwake } from './keep-awake.ts'
 import { idleStatesAreChosen, LATENCY_DEVICE, openLatencyOfHost } from './processor-latency.ts'
+import { systemClock } from './production-ports.ts'
 import type { Shards } from './shards.ts'
 
 export interface NbdHandle {
@@ -28,7 +29,7 @@ export async function openCoordinator(config: NodeConfig, events: EventLog): Pro
   }
   const { openEtcdCoordinator } = await import('@holdfast/coordinator/etcd')
   const leaseFile = join(dataDir, 'etcd-lease')
-  return openEtcdCoordinator({ endpoints: coordinator.endpoints, leaseFile, events })
+  return openEtcdCoordinator({ endpoints: coordinator.endpoints, leaseFile, events, clock: systemClock })
 }
 
 /** What the process may keep for replies of the future is shared by its threads. */

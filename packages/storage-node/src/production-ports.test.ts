@@ -1,3 +1,4 @@
+import { execFileSync, spawnSync } from 'node:child_process'
 import { atEndOfTurn } from '@holdfast/direct-socket'
 import { expect, it } from 'vitest'
 import { cryptoRandom, systemClock, systemScheduler } from './production-ports.ts'
@@ -16,6 +17,24 @@ it('cancels timers, also those that have run', async () => {
   expect(ran).toBe(1)
   expect(systemClock.now() - startedAt).toBeGreaterThanOrEqual(18)
   cancel()
+})
+
+/** In a time namespace, whose machine seems to have slept for a day: only root may have one. */
+const asleep = ['--time', '--boottime=86400', '--fork', '--']
+const mayPretend = spawnSync('unshare', [...asleep, 'true']).status === 0
+
+it.skipIf(!mayPretend)('counts the time that the machine slept for leases and promises, and for nothing else', () => {
+  const code = `
+    import(${JSON.stringify(new URL('production-ports.ts', import.meta.url).href)}).then(({ systemClock }) => {
+      const [uptime] = require('node:fs').readFileSync('/proc/uptime', 'utf8').split(' ')
+      const [seconds] = process.hrtime()
+      console.log(JSON.stringify({ uptime: Number(uptime), sinceBoot: systemClock.sinceBoot() / 1000, awake: seconds, now: systemClock.now() / 1000 }))
+    })`
+  const node = [process.execPath, '--conditions=@holdfast/source', '--import', 'tsx', '-e', code]
+  const { uptime, sinceBoot, awake, now } = JSON.parse(execFileSync('unshare', [...asleep, ...node], { encoding: 'utf8' }))
+  expect(Math.abs(sinceBoot - uptime)).toBeLessThan(5)
+  expect(sinceBoot - awake).toBeGreaterThan(86_000)
+  expect(now).toBeLessThan(60)
 })
 
 it('draws within the bounds', () => {

@@ -9,7 +9,7 @@ import { createShardNetwork, type ShardNetwork } from '@holdfast/peer-link'
 import { nbdLimits, openKeepAwake } from './adapters.ts'
 import type { KeepAwake } from './keep-awake.ts'
 import { createLog } from './logger.ts'
-import { clockOfThread, cryptoRandom, systemScheduler } from './production-ports.ts'
+import { cryptoRandom, systemClock, systemScheduler } from './production-ports.ts'
 import type { FromShard, ShardBirth, ToShard } from './shard-protocol.ts'
 
 const READY_POLL_MS = 10
@@ -34,7 +34,7 @@ async function start(self: EngineSelf): Promise<Running> {
     bootId,
     shard,
     ports: {
-      clock: clockOfThread(birth.clockOrigin),
+      clock: systemClock,
       scheduler,
       random: cryptoRandom,
       disk: openDisk(dataDir, shard),

@@ -23,8 +23,6 @@ export interface ShardBirth {
   readonly keepAwake: boolean
   readonly coordinator: MessagePort
   readonly leaseMemory: SharedArrayBuffer
-  /** `clockOrigin()` of the main thread. */
-  readonly clockOrigin: number
 }
 
 export type ToShard =

@@ -2,7 +2,6 @@
 import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { Worker } from 'node:worker_threads'
 import { ApiClient } from '@holdfast/api/client'
 import { nodeId, shardOf, volumeId } from '@holdfast/base'
 import { openEmbeddedCoordinator } from '@holdfast/coordinator/embedded'
@@ -10,7 +9,6 @@ import { SharedCoordinator } from '@holdfast/coordinator/shared'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { readConfig } from './config.ts'
 import { startStorageNode } from './node.ts'
-import { clockOfThread, clockOrigin, systemClock } from './production-ports.ts'
 import { Shards } from './shards.ts'
 
 let folder: string
@@ -74,23 +72,5 @@ describe('a shard that ends by itself', () => {
     await shards.abandon()
     expect(died).toHaveLength(1)
     await new Promise<void>((done) => real.close(done))
-  })
-})
-
-describe('the clock of another thread', () => {
-  it('shows the same time', async () => {
-    const origin = clockOrigin()
-    expect(Math.abs(clockOfThread(origin).now() - systemClock.now())).toBeLessThan(0.5)
-    // A thread that counts from when it began, as they do in some versions of Node.
-    const code = `
-      const { parentPort } = require('node:worker_threads')
-      const [seconds, nanoseconds] = process.hrtime()
-      parentPort.postMessage({ now: performance.now(), common: seconds * 1000 + nanoseconds / 1e6 })`
-    const { now, common } = await new Promise<{ now: number; common: number }>((resolve) => {
-      new Worker(code, { eval: true }).once('message', resolve)
-    })
-    const origins = { there: common - now, here: origin }
-    const shifted = now + origins.there - origins.here
-    expect(Math.abs(common - origins.here - shifted)).toBeLessThan(1)
   })
 })

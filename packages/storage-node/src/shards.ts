@@ -11,7 +11,6 @@ import type { SharedCoordinator } from '@holdfast/coordinator/shared'
 import type { EngineSelf } from '@holdfast/engine'
 import type { HandedConnection, NbdCounters } from '@holdfast/nbd-server'
 import type { HandedLink } from '@holdfast/peer-link'
-import { clockOrigin } from './production-ports.ts'
 import type { FromShard, ShardBirth, ShardReport, ToShard } from './shard-protocol.ts'
 
 /** Who asks for the state of the node waits no longer for a busy shard, and gets what it said before. */
@@ -20,7 +19,7 @@ const MIB = 1024 * 1024
 
 export interface ShardsOptions {
   readonly count: number
-  readonly birth: Omit<ShardBirth, 'shard' | 'coordinator' | 'leaseMemory' | 'clockOrigin'>
+  readonly birth: Omit<ShardBirth, 'shard' | 'coordinator' | 'leaseMemory'>
   readonly coordinator: SharedCoordinator
   /** One NBD connection that a shard had has ended. */
   readonly nbdClosed: () => void
@@ -34,13 +33,12 @@ export class Shards {
   #started = false
 
   constructor({ count, birth, coordinator, nbdClosed, died = throwUncaught }: ShardsOptions) {
-    const origin = clockOrigin()
     this.#shards = Array.from({ length: count - 1 }, (_, at) => {
       const { port1, port2 } = new MessageChannel()
       coordinator.serve(port1)
       const shard = { index: at + 1, count }
       const leaseMemory = coordinator.memory.buffer
-      return new ShardThread({ ...birth, shard, coordinator: port2, leaseMemory, clockOrigin: origin }, nbdClosed, died)
+      return new ShardThread({ ...birth, shard, coordinator: port2, leaseMemory }, nbdClosed, died)
     })
   }
 

@@ -1,9 +1,14 @@
-import type { Instant } from '../numbers.ts'
+import type { BootInstant, Instant } from '../numbers.ts'
 
 /** Time as the state machines see it. The simulator's is virtual. */
 export interface Clock {
-  /** Monotonic milliseconds with fractions; keeps counting while the process is stopped. */
+  /**
+   * Monotonic milliseconds with fractions; keeps counting while the process is stopped, and stands still while the machine
+   * sleeps: whoever was waited for could not be heard then.
+   */
   now(): Instant
+  /** The same, counting while the machine sleeps: leases and promises end meanwhile (I8). The same in all threads of a process. */
+  sinceBoot(): BootInstant
   /** Wall clock, milliseconds since 1970: for people only, never for a decision. */
   wallMs(): number
 }

@@ -4,7 +4,7 @@
  *
  * Completion is by callback, never before the call returns.
  */
-import type { Instant } from '../numbers.ts'
+import type { BootInstant } from '../numbers.ts'
 
 export interface CoordinatorEntry {
   readonly key: string
@@ -68,10 +68,10 @@ export interface Coordinator {
   /** Takes and keeps a lease from now on, and says when it comes and goes. Called once. */
   holdLease(ttlMs: number, handler: LeaseHandler): void
   /**
-   * The instant until which the lease is certainly alive, on the own monotonic clock and counted from when
+   * The instant until which the lease is certainly alive, on the own clock since boot and counted from when
    * the last answered renewal was *sent* (I8). In the past when there is none.
    */
-  leaseValidUntil(): Instant
+  leaseValidUntil(): BootInstant
   /** All entries under a prefix, linearizable. */
   range(prefix: string, done: (result: RangeResult) => void): void
   transact(transaction: Transaction, done: (result: TransactionResult) => void): void

@@ -2,14 +2,14 @@ import { spawn } from 'node:child_process'
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { type EventLog, type Instant, instant } from '@holdfast/base'
+import { type EventLog, type BootInstant, bootInstant } from '@holdfast/base'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { coordinatorContract, recordLease, transactOf, valuesOf } from '../contract.ts'
 import { type FileCoordinator, openEmbeddedCoordinator } from './file-coordinator.ts'
 
 const quiet: EventLog = { event: () => undefined }
 const sleep = (ms: number): Promise<void> => new Promise((done) => setTimeout(done, ms))
-const now = (): Instant => instant(performance.now())
+const now = (): BootInstant => bootInstant(performance.now())
 const closed = (one: FileCoordinator): Promise<void> => new Promise((done) => one.close(done))
 
 coordinatorContract('embedded', async () => {

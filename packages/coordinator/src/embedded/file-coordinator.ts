@@ -9,12 +9,12 @@ import { mkdirSync } from 'node:fs'
 import { dirname } from 'node:path'
 import {
   assert,
+  type BootInstant,
+  bootInstant,
   type Coordinator,
   type CoordinatorEntry,
   type EventLog,
   HoldfastError,
-  type Instant,
-  instant,
   type LeaseHandler,
   type RangeResult,
   type Transaction,
@@ -106,9 +106,9 @@ export class FileCoordinator implements Coordinator {
     })
   }
 
-  leaseValidUntil(): Instant {
+  leaseValidUntil(): BootInstant {
     const held = this.#lease !== undefined && !this.#closed
-    return instant(held ? Number.POSITIVE_INFINITY : Number.NEGATIVE_INFINITY)
+    return bootInstant(held ? Number.POSITIVE_INFINITY : Number.NEGATIVE_INFINITY)
   }
 
   range(prefix: string, done: (result: RangeResult) => void): void {

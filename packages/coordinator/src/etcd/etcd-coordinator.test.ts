@@ -1,7 +1,7 @@
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { type EventLog, type Instant, instant } from '@holdfast/base'
+import { type BootInstant, bootInstant, type Clock, type EventLog, instant } from '@holdfast/base'
 import { Etcd3 } from 'etcd3'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import {
@@ -16,7 +16,8 @@ import { EtcdCoordinator, type EtcdCoordinatorOptions } from './etcd-coordinator
 
 const TTL_MS = 2000
 const sleep = (ms: number): Promise<void> => new Promise((done) => setTimeout(done, ms))
-const now = (): Instant => instant(performance.now())
+const now = (): BootInstant => bootInstant(performance.now())
+const steady: Clock = { now: () => instant(performance.now()), sinceBoot: now, wallMs: () => Date.now() }
 const closed = (one: EtcdCoordinator): Promise<void> => new Promise((done) => one.close(done))
 
 async function until(what: string, holds: () => boolean, withinMs = 20_000): Promise<number> {
@@ -36,7 +37,7 @@ let eventTexts: string[]
 const events: EventLog = { event: (_level, message) => void eventTexts.push(message) }
 
 function open(etcd: EtcdTestCluster, more: Partial<EtcdCoordinatorOptions> = {}): EtcdCoordinator {
-  const one = new EtcdCoordinator({ endpoints: etcd.endpoints, events, ...more })
+  const one = new EtcdCoordinator({ endpoints: etcd.endpoints, events, clock: steady, ...more })
   opened.push(one)
   return one
 }
@@ -107,7 +108,7 @@ describe('one etcd in trouble', () => {
     let goneAt = 0
     const timer = setInterval(() => {
       if (lease.gainedCount === 1) {
-        validUntil = instant(Math.max(validUntil, a.leaseValidUntil()))
+        validUntil = bootInstant(Math.max(validUntil, a.leaseValidUntil()))
       }
       if (goneAt === 0 && !seen.view.has('l/1')) goneAt = performance.now()
     }, 2)
@@ -133,6 +134,20 @@ describe('one etcd in trouble', () => {
     if (goneAt > 0) expect(goneAt).toBeGreaterThan(validUntil)
     expect(validUntil).toBeGreaterThan(pausedAt + TTL_MS / 2)
     expect(eventTexts).toContain('the lease is lost')
+  })
+
+  it('a machine that slept for longer than the lease: over at once, before a word of it was heard', async () => {
+    let sleptMs = 0
+    const clock: Clock = { ...steady, sinceBoot: () => bootInstant(performance.now() + sleptMs) }
+    const a = open(etcd, { leaseFile: join(folder, 'a'), clock })
+    const lease = recordLease(a, TTL_MS)
+    await until('a lease', () => lease.gainedCount === 1)
+    expect(a.leaseValidUntil()).toBeGreaterThan(clock.sinceBoot())
+    sleptMs = 3_600_000
+    expect(a.leaseValidUntil()).toBeLessThan(clock.sinceBoot())
+    const put = transactOf(a, [{ op: 'put', key: 'l/1', value: 'y', leased: true }])
+    expect((await put).kind).toBe('no-lease')
+    await until('a valid lease', () => a.leaseValidUntil() > clock.sinceBoot())
   })
 
   it('a holder that falls silent: the key vanishes for others only after its lease', async () => {
@@ -191,7 +206,7 @@ describe('one etcd in trouble', () => {
     const { members, endpoints } = etcd
     // Only the watcher is cut off: it knows one way in, the others another.
     const proxy = await startProxy(endpoints[0] ?? '')
-    const c = new EtcdCoordinator({ endpoints: [proxy.endpoint], events })
+    const c = new EtcdCoordinator({ endpoints: [proxy.endpoint], events, clock: steady })
     opened.push(c)
     const cut = recordWatch(c, 'l/')
     await until('a snapshot', () => cut.view.has('l/old'))
@@ -212,7 +227,7 @@ describe('one etcd in trouble', () => {
   it('a short cut of the stream: goes on from the next revision without a snapshot', async () => {
     const { b } = await holder()
     const proxy = await startProxy(etcd.endpoints[0] ?? '')
-    const c = new EtcdCoordinator({ endpoints: [proxy.endpoint], events })
+    const c = new EtcdCoordinator({ endpoints: [proxy.endpoint], events, clock: steady })
     opened.push(c)
     const cut = recordWatch(c, 'l/')
     await until('a snapshot', () => cut.snapshotCount === 1)

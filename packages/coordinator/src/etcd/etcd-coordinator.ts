@@ -6,10 +6,11 @@
  */
 import {
   assert,
+  type BootInstant,
+  bootInstant,
+  type Clock,
   type Coordinator,
   type EventLog,
-  type Instant,
-  instant,
   type LeaseHandler,
   type Operation,
   type RangeResult,
@@ -36,6 +37,8 @@ const CHECK_MS_WITHOUT_LEASE = 3000
 
 export interface EtcdCoordinatorOptions extends EtcdAccess {
   readonly events: EventLog
+  /** What `leaseValidUntil` is read against. */
+  readonly clock: Clock
   /** Where the id of the lease is kept, so that a restarted node need not wait for its own old keys. */
   readonly leaseFile?: string | undefined
   /** Deadline of a transaction or read, milliseconds. Default 2000. */
@@ -50,6 +53,7 @@ export function openEtcdCoordinator(options: EtcdCoordinatorOptions): EtcdCoordi
 export class EtcdCoordinator implements Coordinator {
   readonly #members: Members
   readonly #events: EventLog
+  readonly #clock: Clock
   readonly #leaseFile: string | undefined
   readonly #callMs: number
   readonly #watchers = new Set<Watcher>()
@@ -62,6 +66,7 @@ export class EtcdCoordinator implements Coordinator {
     assert(options.endpoints.length > 0, 'an etcd coordinator needs an endpoint')
     this.#members = new Members(options)
     this.#events = options.events
+    this.#clock = options.clock
     this.#leaseFile = options.leaseFile
     this.#callMs = options.callMs ?? CALL_MS
   }
@@ -73,14 +78,15 @@ export class EtcdCoordinator implements Coordinator {
     this.#keeper = new LeaseKeeper({
       members: this.#members,
       events: this.#events,
+      clock: this.#clock,
       leaseFile: this.#leaseFile,
       ttlMs,
       handler,
     })
   }
 
-  leaseValidUntil(): Instant {
-    return this.#keeper?.validUntil ?? instant(Number.NEGATIVE_INFINITY)
+  leaseValidUntil(): BootInstant {
+    return this.#keeper?.validUntil ?? bootInstant(Number.NEGATIVE_INFINITY)
   }
 
   range(prefix: string, done: (result: RangeResult) => void): void {

@@ -1,7 +1,7 @@
 /**
  * Keeps one etcd lease alive and knows until when it certainly lives (I8).
  *
- * A renewal counts from when it was *sent*, on our own monotonic clock, and only if the member that
+ * A renewal counts from when it was *sent*, on our own clock since boot, and only if the member that
  * answered proves afterwards, by a linearizable read in the same raft term, that its leader was
  * still the leader: a leader that was paused and deposed answers renewals for a moment although the
  * cluster has counted the lease down without it (etcd issue 15247).
@@ -11,7 +11,7 @@
  */
 import { randomBytes } from 'node:crypto'
 import { readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
-import { type EventLog, type Instant, instant, type LeaseHandler } from '@holdfast/base'
+import { type BootInstant, bootInstant, type Clock, type EventLog, type LeaseHandler } from '@holdfast/base'
 import {
   grpcDeadline,
   isLeaseGone,
@@ -23,13 +23,14 @@ import {
 
 /** Allowance for two clocks that run at different rates: far above what crystals do. */
 const CLOCK_RATE_ERROR = 0.001
-const NEVER = instant(Number.NEGATIVE_INFINITY)
+const NEVER = bootInstant(Number.NEGATIVE_INFINITY)
 const BACKOFF_MS_MIN = 100
 const BACKOFF_MS_MAX = 1000
 
 export interface LeaseKeeperOptions {
   readonly members: Members
   readonly events: EventLog
+  readonly clock: Clock
   readonly ttlMs: number
   readonly handler: LeaseHandler
   readonly leaseFile?: string | undefined
@@ -38,6 +39,7 @@ export interface LeaseKeeperOptions {
 export class LeaseKeeper {
   readonly #members: Members
   readonly #events: EventLog
+  readonly #clock: Clock
   readonly #handler: LeaseHandler
   readonly #leaseFile: string | undefined
   /** etcd counts in whole seconds. */
@@ -49,7 +51,7 @@ export class LeaseKeeper {
   #leaseId: string | undefined
   #granted = false
   #held = false
-  #validUntil: Instant = NEVER
+  #validUntil: BootInstant = NEVER
   #timer: NodeJS.Timeout | undefined
   #lapseTimer: NodeJS.Timeout | undefined
   #backoffMs = BACKOFF_MS_MIN
@@ -57,9 +59,10 @@ export class LeaseKeeper {
   #turning = false
   #stopped = false
 
-  constructor({ members, events, ttlMs, handler, leaseFile }: LeaseKeeperOptions) {
+  constructor({ members, events, clock, ttlMs, handler, leaseFile }: LeaseKeeperOptions) {
     this.#members = members
     this.#events = events
+    this.#clock = clock
     this.#handler = handler
     this.#leaseFile = leaseFile
     this.#ttlSeconds = Math.max(1, Math.ceil(ttlMs / 1000))
@@ -71,10 +74,10 @@ export class LeaseKeeper {
 
   /** The lease that leased keys hang on now, or undefined when none is held. */
   get heldId(): string | undefined {
-    return this.#held && performance.now() < this.#validUntil ? this.#leaseId : undefined
+    return this.#held && this.#clock.sinceBoot() < this.#validUntil ? this.#leaseId : undefined
   }
 
-  get validUntil(): Instant {
+  get validUntil(): BootInstant {
     return this.#validUntil
   }
 
@@ -111,7 +114,7 @@ export class LeaseKeeper {
 
   /** One acquisition or renewal; plans the next one. Never rejects. */
   async #turn(): Promise<void> {
-    const startedAt = performance.now()
+    const startedAt = this.#clock.sinceBoot()
     const leaseId = this.#leaseId
     this.#turning = true
     try {
@@ -121,7 +124,7 @@ export class LeaseKeeper {
       if (this.#troubled) this.#events.event('info', 'etcd answers again')
       this.#troubled = false
       this.#backoffMs = BACKOFF_MS_MIN
-      const renewInMs = startedAt + this.#renewMs - performance.now()
+      const renewInMs = startedAt + this.#renewMs - this.#clock.sinceBoot()
       this.#later(this.#granted ? Math.max(0, renewInMs) : 0)
     } catch (error) {
       if (this.#stopped) return
@@ -144,7 +147,7 @@ export class LeaseKeeper {
     const leaseId = drawLeaseId()
     this.#writeLeaseFile(leaseId)
     this.#leaseId = leaseId
-    const sentAt = performance.now()
+    const sentAt = this.#clock.sinceBoot()
     const ttlSeconds = await this.#members.ask(this.#callMs * 2, async ({ client }) => {
       const request = { ID: leaseId, TTL: this.#ttlSeconds }
       const answer = await client.leaseClient.leaseGrant(request, grpcDeadline(this.#callMs * 2))
@@ -157,7 +160,7 @@ export class LeaseKeeper {
 
   async #renew(leaseId: string): Promise<void> {
     const { sentAt, ttlSeconds } = await this.#members.ask(this.#callMs, async (member) => {
-      const at = performance.now()
+      const at = this.#clock.sinceBoot()
       const answer = await keepAliveOnce(member, leaseId, this.#callMs)
       if (answer.ttlSeconds <= 0) return { sentAt: at, ttlSeconds: 0 }
       const read = await member.client.kv.range(
@@ -176,8 +179,8 @@ export class LeaseKeeper {
 
   #renewed(sentAt: number, ttlSeconds: number): void {
     const until = sentAt + ttlSeconds * 1000 * (1 - CLOCK_RATE_ERROR)
-    if (until > this.#validUntil) this.#validUntil = instant(until)
-    if (performance.now() >= this.#validUntil) return
+    if (until > this.#validUntil) this.#validUntil = bootInstant(until)
+    if (this.#clock.sinceBoot() >= this.#validUntil) return
     this.#watchLapse()
     if (this.#held) return
     this.#held = true
@@ -191,10 +194,10 @@ export class LeaseKeeper {
     clearTimeout(this.#lapseTimer)
     this.#lapseTimer = setTimeout(
       () => {
-        if (performance.now() < this.#validUntil) this.#watchLapse()
+        if (this.#clock.sinceBoot() < this.#validUntil) this.#watchLapse()
         else this.#lost('the lease was not renewed in time')
       },
-      Math.max(1, Math.ceil(this.#validUntil - performance.now())),
+      Math.max(1, Math.ceil(this.#validUntil - this.#clock.sinceBoot())),
     )
   }
 

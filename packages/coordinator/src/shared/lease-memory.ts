@@ -7,11 +7,11 @@
  * Invariant: `read(serial)` gives what was published for that lease or nothing. A thread that has not heard yet that its
  * lease is gone and another one held must not take the new one's time for that of the old, whose keys have vanished.
  */
-import { type Instant, instant } from '@holdfast/base'
+import { type BootInstant, bootInstant } from '@holdfast/base'
 
 const SERIAL = 0
 const UNTIL = 1
-const NEVER = instant(Number.NEGATIVE_INFINITY)
+const NEVER = bootInstant(Number.NEGATIVE_INFINITY)
 /** Stands for a lease that does not end. */
 const FOREVER_MICROSECONDS = 2n ** 62n
 
@@ -31,14 +31,14 @@ export class LeaseMemory {
     Atomics.store(this.#words, UNTIL, 0n)
   }
 
-  publish(until: Instant): void {
+  publish(until: BootInstant): void {
     const microseconds = until === Number.POSITIVE_INFINITY ? FOREVER_MICROSECONDS : BigInt(Math.max(0, Math.floor(until * 1000)))
     Atomics.store(this.#words, UNTIL, microseconds)
   }
 
-  read(serial: number): Instant {
+  read(serial: number): BootInstant {
     const microseconds = Atomics.load(this.#words, UNTIL)
     if (Atomics.load(this.#words, SERIAL) !== BigInt(serial) || microseconds === 0n) return NEVER
-    return instant(microseconds === FOREVER_MICROSECONDS ? Number.POSITIVE_INFINITY : Number(microseconds) / 1000)
+    return bootInstant(microseconds === FOREVER_MICROSECONDS ? Number.POSITIVE_INFINITY : Number(microseconds) / 1000)
   }
 }

@@ -2,9 +2,9 @@
 import type { MessagePort } from 'node:worker_threads'
 import {
   assert,
+  type BootInstant,
+  bootInstant,
   type Coordinator,
-  type Instant,
-  instant,
   type LeaseHandler,
   type RangeResult,
   type Transaction,
@@ -15,7 +15,7 @@ import { checkTransaction } from '../check-transaction.ts'
 import { LeaseMemory } from './lease-memory.ts'
 import type { FromThread, ToThread } from './port.ts'
 
-/** `memory` is the shared coordinator's. The clocks of the threads must agree, since instants are compared with it. */
+/** `memory` is the shared coordinator's. */
 export function remoteCoordinator(port: MessagePort, memory: SharedArrayBuffer): Coordinator {
   return new RemoteCoordinator(port, new LeaseMemory(memory))
 }
@@ -47,8 +47,8 @@ class RemoteCoordinator implements Coordinator {
     this.#say({ kind: 'hold-lease', ttlMs })
   }
 
-  leaseValidUntil(): Instant {
-    return this.#serial === undefined ? instant(Number.NEGATIVE_INFINITY) : this.#memory.read(this.#serial)
+  leaseValidUntil(): BootInstant {
+    return this.#serial === undefined ? bootInstant(Number.NEGATIVE_INFINITY) : this.#memory.read(this.#serial)
   }
 
   range(prefix: string, done: (result: RangeResult) => void): void {

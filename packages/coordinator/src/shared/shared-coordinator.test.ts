@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { MessageChannel } from 'node:worker_threads'
-import { type Coordinator, type Instant, instant, type LeaseHandler } from '@holdfast/base'
+import { type Coordinator, type BootInstant, bootInstant, type LeaseHandler } from '@holdfast/base'
 import { describe, expect, it } from 'vitest'
 import { coordinatorContract, recordLease, recordWatch, transactOf } from '../contract.ts'
 import { openEmbeddedCoordinator } from '../embedded/file-coordinator.ts'
@@ -12,7 +12,7 @@ import { SharedCoordinator } from './shared-coordinator.ts'
 
 const quiet = { event: () => undefined }
 const sleep = (ms: number): Promise<void> => new Promise((done) => setTimeout(done, ms))
-const now = (): Instant => instant(performance.now())
+const now = (): BootInstant => bootInstant(performance.now())
 const closed = (one: Coordinator): Promise<void> => new Promise((done) => one.close(done))
 
 /** As another thread would have it: over a real channel of messages. */
@@ -49,14 +49,14 @@ coordinatorContract('of another thread', async () => {
 /** A coordinator whose lease comes and goes as the test wants. */
 class StagedLease implements Coordinator {
   handler: LeaseHandler | undefined
-  validUntil = instant(Number.NEGATIVE_INFINITY)
+  validUntil = bootInstant(Number.NEGATIVE_INFINITY)
   holdCount = 0
   closeCount = 0
   holdLease(_ttlMs: number, handler: LeaseHandler): void {
     this.holdCount++
     this.handler = handler
   }
-  leaseValidUntil(): Instant {
+  leaseValidUntil(): BootInstant {
     return this.validUntil
   }
   range(): void {}
@@ -78,12 +78,12 @@ describe('a lease that several threads have together', () => {
     const leases = [recordLease(here, 300), recordLease(there, 300)]
     await sleep(10)
     expect(staged.holdCount).toBe(1)
-    staged.validUntil = instant(1000)
+    staged.validUntil = bootInstant(1000)
     staged.handler?.gained()
     await sleep(10)
     expect(leases.map(({ gainedCount }) => gainedCount)).toEqual([1, 1])
     expect([here.leaseValidUntil(), there.leaseValidUntil()]).toEqual([1000, 1000])
-    staged.validUntil = instant(2000)
+    staged.validUntil = bootInstant(2000)
     await sleep(100)
     expect(there.leaseValidUntil()).toBe(2000)
     const ended = closed(there)
@@ -100,14 +100,14 @@ describe('a lease that several threads have together', () => {
     const there = remote(shared)
     const lease = recordLease(there, 300)
     await sleep(10)
-    staged.validUntil = instant(1000)
+    staged.validUntil = bootInstant(1000)
     staged.handler?.gained()
     await sleep(10)
     expect(there.leaseValidUntil()).toBe(1000)
     // Both in one turn: the messages have not come when the thread looks.
-    staged.validUntil = instant(Number.NEGATIVE_INFINITY)
+    staged.validUntil = bootInstant(Number.NEGATIVE_INFINITY)
     staged.handler?.lost()
-    staged.validUntil = instant(9000)
+    staged.validUntil = bootInstant(9000)
     staged.handler?.gained()
     expect(there.leaseValidUntil()).toBe(Number.NEGATIVE_INFINITY)
     await sleep(10)
@@ -122,12 +122,12 @@ describe('a lease that several threads have together', () => {
     expect(other.read(0)).toBe(Number.NEGATIVE_INFINITY)
     memory.begin(1)
     expect(other.read(1)).toBe(Number.NEGATIVE_INFINITY)
-    memory.publish(instant(12.3456))
+    memory.publish(bootInstant(12.3456))
     expect(other.read(1)).toBe(12.345)
     expect(other.read(2)).toBe(Number.NEGATIVE_INFINITY)
-    memory.publish(instant(Number.POSITIVE_INFINITY))
+    memory.publish(bootInstant(Number.POSITIVE_INFINITY))
     expect(other.read(1)).toBe(Number.POSITIVE_INFINITY)
-    memory.publish(instant(Number.NEGATIVE_INFINITY))
+    memory.publish(bootInstant(Number.NEGATIVE_INFINITY))
     expect(other.read(1)).toBe(Number.NEGATIVE_INFINITY)
   })
 })

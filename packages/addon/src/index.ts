@@ -1,4 +1,4 @@
-/** Loads the addon. */
+/** The addon; `native/index.d.ts` says what it does. The only one of the packages that knows where it is built. */
 import { createRequire } from 'node:module'
 import type * as Native from '../../../native/index.d.ts'
 
