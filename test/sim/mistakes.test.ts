@@ -38,6 +38,8 @@ describe('the simulator finds a primary that', () => {
     try {
       const { code, output } = await simulate(seedsMax, shards, kinds)
       expect(output).toMatch(/seed \d+ FAILED/)
+      // A change that does not even run finds nothing.
+      expect(output).not.toMatch(/ReferenceError|SyntaxError|TypeError/)
       expect(code).toBe(1)
     } finally {
       for (const restore of undo.reverse()) restore()

@@ -123,7 +123,7 @@ export const MISTAKES: readonly Mistake[] = [
       {
         file: 'packages/simulator/src/world.ts',
         find: 'return bootInstant(this.#world.now * this.rate)',
-        replace: 'return bootInstant((this.#world.now - this.asleepMs) * this.rate)',
+        replace: 'return bootInstant((this.#world.now - this.#asleepMs) * this.rate)',
       },
     ],
     kinds: 'sleep',
@@ -135,7 +135,7 @@ export const MISTAKES: readonly Mistake[] = [
       {
         file: 'packages/simulator/src/sim-coordinator.ts',
         find: 'this.#validUntil = bootInstant(sentAt + this.#ttlMs)',
-        replace: 'this.#validUntil = instant(this.#clock.now() + 2 * this.#ttlMs)',
+        replace: 'this.#validUntil = bootInstant(this.#clock.sinceBoot() + 2 * this.#ttlMs)',
       },
     ],
     seedsMax: 400,

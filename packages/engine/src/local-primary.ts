@@ -6,8 +6,8 @@
  *
  * Invariants:
  * - Mutations reach the log in the order in which they came.
- * - I1, I3: by `Primary`. I2: reads see the committed block map only. I8: no read is answered
- *   after `#permission` ran out.
+ * - I1, I3: by `Primary`. I2: reads see the committed block map only. I8: no read is answered that came when
+ *   `permission` had run out.
  * - After `close` no request is answered with success; each is returned to its session.
  */
 import {
@@ -15,7 +15,6 @@ import {
   BLOCK_SHIFT,
   type BlockStatusExtent,
   type BootInstant,
-  bootInstant,
   copyBytes,
   type Errno,
   errno,
@@ -41,6 +40,7 @@ import type { Link } from './peer-table.ts'
 import { type RelocationHost, Relocations } from './relocation.ts'
 import { RepairDesk } from './repair-desk.ts'
 import { RepeatedRequests } from './repeated-requests.ts'
+import { ServingTime } from './serving-time.ts'
 import { SlowReads } from './slow-reads.ts'
 import type { VolumeCounters } from './statistics.ts'
 import { type UnalignedOwner, UnalignedRequests, type UnalignedWrite } from './unaligned-requests.ts'
@@ -95,8 +95,7 @@ export class LocalPrimary implements VolumeTarget, UnalignedOwner, RelocationHos
   /** The reign has begun: its first record is committed. */
   #opened = false
   #servingFromLsn: Lsn = lsn(0)
-  #servingUntil: BootInstant = bootInstant(Number.NEGATIVE_INFINITY)
-  #lookedInTurn = false
+  readonly #servingTime: ServingTime
   #closed = false
   #tooFewSince: Instant | undefined
   /** Where the log ended at the last tick, and for how many ticks it has. */
@@ -115,6 +114,7 @@ export class LocalPrimary implements VolumeTarget, UnalignedOwner, RelocationHos
     this.log = log
     this.#owner = owner
     this.scope = { volume: record.id, epoch: record.epoch }
+    this.#servingTime = new ServingTime(context.clock, context.scheduler)
     this.#counters = context.statistics.volume(`${record.namespace}/${record.name}`)
     const { writtenLsn: appendedLsn, durableLsn, committedLsn } = log
     this.segmentBlocks = record.segmentBlocks
@@ -197,29 +197,15 @@ export class LocalPrimary implements VolumeTarget, UnalignedOwner, RelocationHos
 
   /** Whether a read that came now would be answered (I8). */
   get answersReads(): boolean {
-    return this.serving && this.#permitted(this.#context.clock.sinceBoot())
+    return this.serving && (this.#servingTime.now || this.#permittedAtRest())
   }
 
   /** At rest nobody tells us how long the lease holds: then it is asked for. */
-  #permitted(now: BootInstant): boolean {
-    if (now < this.#servingUntil) return true
+  #permittedAtRest(): boolean {
     if (!this.#resting) return false
     this.woken()
     this.#owner.renewLease()
-    return now < this.#servingUntil
-  }
-
-  /** The same, looked at once in a turn: what comes in it came before, and is answered as of that look. */
-  #permittedInTurn(): boolean {
-    if (this.#lookedInTurn) return true
-    if (!this.#permitted(this.#context.clock.sinceBoot())) return false
-    this.#lookedInTurn = true
-    this.#context.scheduler.soon(this.#lookAgain)
-    return true
-  }
-
-  readonly #lookAgain = (): void => {
-    this.#lookedInTurn = false
+    return this.#servingTime.now
   }
 
   /** Nothing is under way, owed or to be tidied up. */
@@ -242,7 +228,7 @@ export class LocalPrimary implements VolumeTarget, UnalignedOwner, RelocationHos
     targetOffset: number,
   ): boolean {
     const now = this.#context.clock.now()
-    if (this.#serving && !this.#closed && this.#permittedInTurn()) {
+    if (this.#serving && !this.#closed && (this.#servingTime.inTurn || this.#permittedAtRest())) {
       if (this.log.tryRead(offset, length, target, targetOffset)) {
         const counter = this.#counters.read
         counter.add(length, this.#context.clock.now() - now)
@@ -706,8 +692,7 @@ export class LocalPrimary implements VolumeTarget, UnalignedOwner, RelocationHos
   }
 
   #renewPermission(): void {
-    this.#servingUntil = this.permission.until(this.machine.othersInSync())
-    this.#lookedInTurn = false
+    this.#servingTime.set(this.permission.until(this.machine.othersInSync()))
     if (!this.answersReads) return
     if (this.#flushes.waiting) this.#scheduleTurn()
     this.#reads.serveAll()

@@ -105,6 +105,7 @@ export class SimCluster implements ObservedCluster {
   start(node: SimNode): void {
     const { world } = this
     node.life = new Life()
+    node.clock.wakeUp()
     node.lives++
     const life = incarnation(`${node.name}-${node.lives}`)
     const { name, wire } = node
@@ -201,7 +202,7 @@ export class SimCluster implements ObservedCluster {
 
   /** The machine sleeps for a while. Not while it is stopped or asleep already. */
   sleep(node: SimNode, ms: number): void {
-    if (node.threads.some(({ pausedUntil }) => pausedUntil > this.world.now)) return
+    if (!node.life.alive || node.threads.some(({ pausedUntil }) => pausedUntil > this.world.now)) return
     this.world.note(`the machine of ${node.name} sleeps for ${ms.toFixed(0)} ms`)
     this.world.sleep(node.threads, node.clock, ms)
   }

@@ -5,7 +5,7 @@
  * or not. A unit has one writer; everybody reads all of them, which is what shows a primary that serves
  * although another was elected.
  */
-import type { ExportSession } from '@holdfast/base'
+import { type ExportSession, shardOf } from '@holdfast/base'
 import type { SimCluster } from './cluster.ts'
 import type { SimNode } from './observed.ts'
 import type { FlushSnapshot, RegisterChecker } from './register-checker.ts'
@@ -127,14 +127,21 @@ export class SimClient {
         world.schedule(50, undefined, () => this.#loop())
         return
       }
-      if (this.#pending.size < this.#maxInFlight && this.connect() && this.#heard) this.#operate()
+      if (this.#pending.size < this.#maxInFlight && this.connect()) this.#operate()
       this.#loop()
     })
   }
 
-  /** A process that is stopped takes nothing from its sockets. */
-  get #heard(): boolean {
-    return this.#node?.threads.every(({ pausedUntil }) => pausedUntil <= this.#cluster.world.now) === true
+  /** Reaches the thread that serves the volume when that takes something from its sockets: now, or as soon as it goes on. */
+  #send(call: (session: ExportSession) => void): void {
+    const session = this.#session
+    const id = this.#cluster.record(this.volume)?.id
+    if (session === undefined || this.#node === undefined || id === undefined) return
+    const { world } = this.#cluster
+    const thread = this.#node.threads[shardOf(id, this.#node.threads.length)]
+    world.scheduleAt(world.now, thread, () => {
+      if (session === this.#session) call(session)
+    })
   }
 
   #operate(): void {
@@ -150,10 +157,9 @@ export class SimClient {
 
   /** A write or a zeroing of some neighbouring units that are free. */
   #mutate(zero: boolean): void {
-    const session = this.#session
     const free = this.#writable.filter((unit) => !this.#busy.has(unit))
     const first = free[this.#random.below(Math.max(1, free.length))]
-    if (session === undefined || first === undefined) return
+    if (this.#session === undefined || first === undefined) return
     const countMax = this.#random.chance(0.8) ? 4 : UNITS_MAX
     const units = [first]
     while (units.length < countMax && free.includes(first + units.length)) units.push(first + units.length)
@@ -171,13 +177,15 @@ export class SimClient {
       this.#cluster.invariants.acknowledged(this.volume, units, versions, zero)
     })
     const length = units.length * UNIT
-    if (zero) session.zero(token, first * UNIT, length, { fua, keepAllocated: this.#random.chance(0.3) })
-    else session.write(token, first * UNIT, contentsOf(units, versions), 0, length, fua)
+    const keepAllocated = zero && this.#random.chance(0.3)
+    this.#send((session) => {
+      if (zero) session.zero(token, first * UNIT, length, { fua, keepAllocated })
+      else session.write(token, first * UNIT, contentsOf(units, versions), 0, length, fua)
+    })
   }
 
   #read(first: number, count: number, then: () => void): void {
-    const session = this.#session
-    if (session === undefined) return
+    if (this.#session === undefined) return
     const { losses } = this.#checker
     const floors = Array.from({ length: count }, (_, at) => this.#checker.floor(first + at))
     const target = new Uint8Array(count * UNIT)
@@ -191,9 +199,11 @@ export class SimClient {
       then()
     }
     const token = this.#expect(check)
-    if (!session.read(token, first * UNIT, count * UNIT, target, 0)) return
-    this.#pending.delete(token)
-    check(0)
+    this.#send((session) => {
+      if (!session.read(token, first * UNIT, count * UNIT, target, 0)) return
+      this.#pending.delete(token)
+      check(0)
+    })
   }
 
   #flush(): void {
@@ -201,20 +211,20 @@ export class SimClient {
     const committedLsn = this.#cluster.invariants.committedLsn(this.volume)
     const own = [...this.#unflushed]
     const { flushedLosses } = this.#checker
-    this.#session?.flush(
-      this.#expect((error) => {
-        for (const [unit, version] of own) if (this.#unflushed.get(unit) === version) this.#unflushed.delete(unit)
-        // Where acknowledged writes may be lost, a flush is where the client hears of it, for all of them.
-        if (error !== 0) this.#unflushed.clear()
-        if (error !== 0 && this.#checker.losses > this.#lossesBefore) return
-        if (error !== 0) return this.#failed('flush', error)
-        if (flushedLosses === this.#checker.flushedLosses) {
-          for (const [unit, version] of own) this.#checker.flushedBySession(unit, version)
-        }
-        this.#checker.flushed(snapshot)
-        if (snapshot.losses === this.#checker.losses) this.#cluster.invariants.flushed(this.volume, committedLsn)
-      }),
-    )
+    if (this.#session === undefined) return
+    const token = this.#expect((error) => {
+      for (const [unit, version] of own) if (this.#unflushed.get(unit) === version) this.#unflushed.delete(unit)
+      // Where acknowledged writes may be lost, a flush is where the client hears of it, for all of them.
+      if (error !== 0) this.#unflushed.clear()
+      if (error !== 0 && this.#checker.losses > this.#lossesBefore) return
+      if (error !== 0) return this.#failed('flush', error)
+      if (flushedLosses === this.#checker.flushedLosses) {
+        for (const [unit, version] of own) this.#checker.flushedBySession(unit, version)
+      }
+      this.#checker.flushed(snapshot)
+      if (snapshot.losses === this.#checker.losses) this.#cluster.invariants.flushed(this.volume, committedLsn)
+    })
+    this.#send((session) => session.flush(token))
   }
 
   #failed(what: string, error: number): void {

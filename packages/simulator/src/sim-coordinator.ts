@@ -250,7 +250,7 @@ export class SimCoordinatorClient implements Coordinator {
     const { world, random } = this.#store
     this.#store.calls++
     const lost = (): void => {
-      world.schedule(timeoutMs, this.life, () => done({ kind: 'unknown', reason: 'timeout' }))
+      world.timer(timeoutMs, this.life, () => done({ kind: 'unknown', reason: 'timeout' }))
     }
     world.schedule(this.#latency(), undefined, () => {
       if (!this.#store.reachable(this.node)) return lost()
@@ -284,7 +284,7 @@ export class SimCoordinatorClient implements Coordinator {
         } else if (result.kind === 'ok' || this.#clock.sinceBoot() > this.#validUntil) {
           this.#loseLease()
         }
-        world.schedule(result.kind === 'ok' && this.#lease === undefined ? 10 : this.#ttlMs / 5, this.life, () =>
+        world.timer(result.kind === 'ok' && this.#lease === undefined ? 10 : this.#ttlMs / 5, this.life, () =>
           this.#keepLease(),
         )
       },

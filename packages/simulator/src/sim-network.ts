@@ -138,7 +138,7 @@ export class SimNetwork {
       const to = this.#endpoints.get(`${address.node}/${address.shard}`)
       if (abandoned) return fail('abandoned')
       if (this.isCut(from.node, address.node) || this.isCut(address.node, from.node)) {
-        this.#world.schedule(DIAL_TIMEOUT_MS, from.life, () => handler.closed(undefined, 'timeout'))
+        this.#world.timer(DIAL_TIMEOUT_MS, from.life, () => handler.closed(undefined, 'timeout'))
         return
       }
       if (to === undefined || !to.life.alive || to.accept === undefined) return fail('refused')

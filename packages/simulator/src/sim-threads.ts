@@ -23,7 +23,7 @@ export function threadCoordinators(
     every: (ms, task) => {
       let cancel = (): void => {}
       const again = (): void => {
-        cancel = world.schedule(ms, main, () => {
+        cancel = world.timer(ms, main, () => {
           again()
           task()
         })

@@ -75,8 +75,10 @@ export class NodeClock implements Clock {
   readonly rate: number
   /** What somebody has added to the wall clock, milliseconds. */
   wallOffsetMs = 0
-  /** How long the machine has slept, milliseconds of the world. */
-  asleepMs = 0
+  /** The last sleep of the machine, and the sum of those before it; milliseconds of the world. */
+  #asleepFrom = 0
+  #asleepUntil = 0
+  #asleepBefore = 0
 
   constructor(world: World, rate: number) {
     this.#world = world
@@ -84,11 +86,27 @@ export class NodeClock implements Clock {
   }
 
   now(): Instant {
-    return instant((this.#world.now - this.asleepMs) * this.rate)
+    return instant((this.#world.now - this.#asleepMs) * this.rate)
   }
 
   sinceBoot(): BootInstant {
     return bootInstant(this.#world.now * this.rate)
+  }
+
+  fallAsleep(ms: number): void {
+    this.#asleepBefore = this.#asleepMs
+    this.#asleepFrom = this.#world.now
+    this.#asleepUntil = this.#world.now + ms
+  }
+
+  /** Before its time, to begin a new life. */
+  wakeUp(): void {
+    this.#asleepUntil = Math.min(this.#asleepUntil, this.#world.now)
+  }
+
+  /** So far. */
+  get #asleepMs(): number {
+    return this.#asleepBefore + Math.max(0, Math.min(this.#world.now, this.#asleepUntil) - this.#asleepFrom)
   }
 
   wallMs(): number {
@@ -113,7 +131,12 @@ export class World {
     return this.scheduleAt(this.now + Math.max(0, delayMs), life, task)
   }
 
-  /** The same at an instant: what must keep its order is not put through a difference and a sum. */
+  /** The same for what is counted by a clock of `life`'s machine. */
+  timer(delayMs: number, life: Life, task: () => void): () => void {
+    return this.scheduleAt(this.now + Math.max(0, delayMs), life, task, 'timer')
+  }
+
+  /** The same as `schedule` at an instant: what must keep its order is not put through a difference and a sum. */
   scheduleAt(at: number, life: Life | undefined, task: () => void, kind: EntryKind = 'event'): () => void {
     const entry: Entry = { at, sequence: this.#sequence++, life, kind, task }
     this.#push(entry)
@@ -142,7 +165,7 @@ export class World {
 
   /** The machine of these lives falls asleep: what comes until it wakes up waits, and timers keep what is left of them. */
   sleep(lives: readonly Life[], clock: NodeClock, ms: number): void {
-    clock.asleepMs += ms
+    clock.fallAsleep(ms)
     const entries = this.#heap.splice(0)
     for (const entry of entries) {
       if (entry.kind === 'timer' && entry.life !== undefined && lives.includes(entry.life)) entry.at += ms
@@ -157,7 +180,7 @@ export class World {
 
   scheduler(life: Life, clock: NodeClock): Scheduler {
     return {
-      after: (ms, task) => this.scheduleAt(this.now + Math.max(0, ms / clock.rate), life, task, 'timer'),
+      after: (ms, task) => this.timer(ms / clock.rate, life, task),
       soon: (task) => {
         this.scheduleAt(this.now, life, task, 'end-of-turn')
       },

@@ -147,7 +147,9 @@ describe('one etcd in trouble', () => {
     expect(a.leaseValidUntil()).toBeLessThan(clock.sinceBoot())
     const put = transactOf(a, [{ op: 'put', key: 'l/1', value: 'y', leased: true }])
     expect((await put).kind).toBe('no-lease')
-    await until('a valid lease', () => a.leaseValidUntil() > clock.sinceBoot())
+    await until('the loss', () => lease.lostCount === 1)
+    await until('a lease again', () => lease.gainedCount === 2)
+    expect(a.leaseValidUntil()).toBeGreaterThan(clock.sinceBoot())
   })
 
   it('a holder that falls silent: the key vanishes for others only after its lease', async () => {

@@ -74,11 +74,20 @@ export class LeaseKeeper {
 
   /** The lease that leased keys hang on now, or undefined when none is held. */
   get heldId(): string | undefined {
-    return this.#held && this.#clock.sinceBoot() < this.#validUntil ? this.#leaseId : undefined
+    this.#look()
+    return this.#held ? this.#leaseId : undefined
   }
 
   get validUntil(): BootInstant {
+    this.#look()
     return this.#validUntil
+  }
+
+  /** Timers stand still while the machine sleeps: whoever asks first after that finds the lease over. */
+  #look(): void {
+    if (!this.#held || this.#clock.sinceBoot() < this.#validUntil) return
+    this.#lost('the lease was not renewed in time')
+    if (!this.#turning) this.#later(0)
   }
 
   /** Something else was told that the lease is gone: look at once. */
@@ -177,7 +186,7 @@ export class LeaseKeeper {
     else this.#renewed(sentAt, ttlSeconds)
   }
 
-  #renewed(sentAt: number, ttlSeconds: number): void {
+  #renewed(sentAt: BootInstant, ttlSeconds: number): void {
     const until = sentAt + ttlSeconds * 1000 * (1 - CLOCK_RATE_ERROR)
     if (until > this.#validUntil) this.#validUntil = bootInstant(until)
     if (this.#clock.sinceBoot() >= this.#validUntil) return
@@ -194,8 +203,8 @@ export class LeaseKeeper {
     clearTimeout(this.#lapseTimer)
     this.#lapseTimer = setTimeout(
       () => {
-        if (this.#clock.sinceBoot() < this.#validUntil) this.#watchLapse()
-        else this.#lost('the lease was not renewed in time')
+        this.#look()
+        if (this.#held) this.#watchLapse()
       },
       Math.max(1, Math.ceil(this.#validUntil - this.#clock.sinceBoot())),
     )
