@@ -1,5 +1,5 @@
 /** In processes of their own: how a process or a thread ends is part of it. */
-import { execFile } from 'node:child_process'
+import { execFile, spawnSync } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -41,6 +41,20 @@ function run(program: string): Promise<Ended> {
   })
 }
 
+/** A program that ends a thread of JavaScript right behind `calls`, twenty times, and says how many of ours are left. */
+function endedThreads(calls: string): string {
+  return `
+    const { Worker } = require('node:worker_threads')
+    const source = ${JSON.stringify(`${PRELUDE};${calls};require('node:worker_threads').parentPort.postMessage('begun')`)}
+    const turn = (left) => {
+      if (left === 0) return console.log('left', threads())
+      const worker = new Worker(source, { eval: true })
+      worker.once('message', () => worker.terminate().then(() => turn(left - 1)))
+    }
+    turn(20)
+  `
+}
+
 describe('threads that wait for the disk', () => {
   it('are begun as they are needed, three at most, and each call is answered once, whatever it begins', async () => {
     const program = `
@@ -60,41 +74,17 @@ describe('threads that wait for the disk', () => {
   })
 
   it('end with the thread that they work for, also in the middle of a call', async () => {
-    const program = `
-      const { Worker } = require('node:worker_threads')
-      const source = ${JSON.stringify(PRELUDE)} + \`
-        for (let i = 0; i < 5; i++) begin(() => {})
-        require('node:worker_threads').parentPort.postMessage('begun')
-      \`
-      const turn = (left) => {
-        if (left === 0) return console.log('left', threads())
-        const worker = new Worker(source, { eval: true })
-        worker.once('message', () => worker.terminate().then(() => turn(left - 1)))
-      }
-      turn(20)
-    `
-    expect(await run(program)).toEqual({ code: 0, stdout: 'left 0\n', stderr: '' })
+    expect(await run(endedThreads('for (let i = 0; i < 5; i++) begin(() => {})'))).toEqual({ code: 0, stdout: 'left 0\n', stderr: '' })
   })
 
   it('end quietly where nobody is left to be told of an error', async () => {
-    const program = `
-      const { spawnSync } = require('node:child_process')
-      const { Worker } = require('node:worker_threads')
-      spawnSync('mkfifo', [PIPE])
-      const source = ${JSON.stringify(PRELUDE)} + \`
-        const pipe = openSync(PIPE, 'r+')
-        for (let i = 0; i < 5; i++) addon.datasync(pipe, 0, 0, () => {})
-        require('node:worker_threads').parentPort.postMessage('begun')
-      \`.replace('PIPE', JSON.stringify(PIPE))
-      const turn = (left) => {
-        if (left === 0) return console.log('left', threads())
-        const worker = new Worker(source, { eval: true })
-        worker.once('message', () => worker.terminate().then(() => turn(left - 1)))
-      }
-      turn(20)
+    const pipe = join(folder, 'pipe')
+    spawnSync('mkfifo', [pipe])
+    const failing = `
+      const pipe = openSync(${JSON.stringify(pipe)}, 'r+')
+      for (let i = 0; i < 5; i++) addon.datasync(pipe, 0, 0, () => {})
     `
-    const pipe = `const PIPE = ${JSON.stringify(join(folder, 'pipe'))};`
-    expect(await run(pipe + program)).toEqual({ code: 0, stdout: 'left 0\n', stderr: '' })
+    expect(await run(endedThreads(failing))).toEqual({ code: 0, stdout: 'left 0\n', stderr: '' })
   })
 
   it('hold up no exit', async () => {

@@ -7,7 +7,6 @@
  */
 import { type ExportSession, shardOf } from '@holdfast/base'
 import type { SimCluster } from './cluster.ts'
-import type { SimNode } from './observed.ts'
 import type { FlushSnapshot, RegisterChecker } from './register-checker.ts'
 import { contentsOf, UNIT, versionOf } from './units.ts'
 import type { Life, SeededRandom } from './world.ts'
@@ -43,8 +42,8 @@ export class SimClient {
   /** By unit: what this session was told is done, and not yet that it is durable. */
   readonly #unflushed = new Map<number, number>()
   #session: ExportSession | undefined
-  #node: SimNode | undefined
-  #life: Life | undefined
+  /** Of the process that it is connected to, the main one first. */
+  #threads: readonly Life[] = []
   #token = 0
   /** Losses of the volume before this session: none of its own writes is among them. */
   #lossesBefore = 0
@@ -87,8 +86,7 @@ export class SimClient {
     const { alive } = this.#cluster
     const node = alive[this.#random.below(Math.max(1, alive.length))]
     if (node?.engine?.exports.find(this.volume) === undefined) return false
-    this.#node = node
-    this.#life = node.life
+    this.#threads = node.threads
     this.#lossesBefore = this.#checker.losses
     this.#session = node.engine.exports.open(this.volume, (token, error) => {
       const done = this.#pending.get(token)
@@ -109,7 +107,7 @@ export class SimClient {
 
   #forget(): void {
     this.#session = undefined
-    this.#life = undefined
+    this.#threads = []
     this.#pending.clear()
     this.#busy.clear()
     this.#unflushed.clear()
@@ -132,13 +130,17 @@ export class SimClient {
     })
   }
 
+  get #life(): Life | undefined {
+    return this.#threads[0]
+  }
+
   /** Reaches the thread that serves the volume when that takes something from its sockets: now, or as soon as it goes on. */
   #send(call: (session: ExportSession) => void): void {
     const session = this.#session
     const id = this.#cluster.record(this.volume)?.id
-    if (session === undefined || this.#node === undefined || id === undefined) return
+    if (session === undefined || id === undefined) return
     const { world } = this.#cluster
-    const thread = this.#node.threads[shardOf(id, this.#node.threads.length)]
+    const thread = this.#threads[shardOf(id, this.#threads.length)]
     world.scheduleAt(world.now, thread, () => {
       if (session === this.#session) call(session)
     })
