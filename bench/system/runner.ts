@@ -62,17 +62,25 @@ export async function fill(host: Host, started: StartedTarget, sizeMiB: number):
   await runFio(host, [...started.fio, ...pattern, `--size=${sizeMiB}M`], 'fill')
 }
 
-/** By depth. */
-const WARM_UP_SECONDS = [
-  [1, 4],
-  [16, 4],
-] as const
+interface WarmUp {
+  readonly load: readonly string[]
+  readonly depth: number
+  readonly seconds: number
+}
 
-/** Everybody alike works for a while before anything counts: compilers and caches are as they will be in an hour. */
+const MIXED = ['--rw=randrw', '--fsync=32']
+const WARM_UP: readonly WarmUp[] = [
+  { load: MIXED, depth: 1, seconds: 4 },
+  { load: MIXED, depth: 16, seconds: 4 },
+  // What is written in order has to be overwritten at random for a log to be in the state in which it stays.
+  { load: ['--rw=randwrite'], depth: 16, seconds: 8 },
+]
+
+/** Everybody alike works for a while before anything counts: compilers, caches and logs are as they will be in an hour. */
 export async function warmUp(host: Host, started: StartedTarget, sizeMiB: number): Promise<void> {
-  const load = ['--rw=randrw', '--bs=4k', '--fsync=32', `--size=${sizeMiB}M`]
-  for (const [depth, seconds] of WARM_UP_SECONDS) {
-    await runFio(host, [...started.fio, ...load, `--iodepth=${depth}`, ...timed(seconds)], 'warm-up')
+  for (const { load, depth, seconds } of WARM_UP) {
+    const args = [...started.fio, ...load, '--bs=4k', `--size=${sizeMiB}M`, `--iodepth=${depth}`, ...timed(seconds)]
+    await runFio(host, args, 'warm-up')
   }
 }
 
