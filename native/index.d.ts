@@ -108,6 +108,11 @@ export function socketTimeout(fd: number, timeoutMs: number): void
  * How many bytes the kernel took; none, too, where the connection has failed: whoever sends next gets an error, EPIPE perhaps.
  */
 export function send(fd: number, parts: readonly Uint8Array[], bounds: Uint32Array, from: number, count: number): number
+/**
+ * Receives what has come at a socket, as much as `target` takes, without waiting. How many bytes; none, too, where the other
+ * side has ended or the connection has failed: whoever reads next finds out.
+ */
+export function receive(fd: number, target: Uint8Array): number
 /** How much a stream socket holds of what the other side has not taken, in bytes; no more than the system allows. */
 export function sendBuffer(fd: number, bytes: number): void
 /** A TCP connection ends when what was sent is not acknowledged for so many milliseconds (tcp(7), `TCP_USER_TIMEOUT`). */

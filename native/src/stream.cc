@@ -80,6 +80,19 @@ Napi::Value Send(const Napi::CallbackInfo& info) {
   return Napi::Number::New(env, static_cast<double>(std::max<ssize_t>(sent, 0)));
 }
 
+// What has come, without waiting. The end of the stream and errors are for the caller's stream to find.
+Napi::Value Receive(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  int fd;
+  Bytes target;
+  if (!Descriptor(info, &fd) || !ByteArray(env, info[1], "target", &target)) return env.Undefined();
+  ssize_t got;
+  do {
+    got = recv(fd, target.data, target.length, MSG_DONTWAIT);
+  } while (got < 0 && errno == EINTR);
+  return Napi::Number::New(env, static_cast<double>(std::max<ssize_t>(got, 0)));
+}
+
 Napi::Value AddressRest(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   Bytes bytes;
@@ -95,6 +108,7 @@ Napi::Value AddressRest(const Napi::CallbackInfo& info) {
 
 void ExportStream(Napi::Env env, Napi::Object exports) {
   exports.Set("send", Napi::Function::New(env, Send));
+  exports.Set("receive", Napi::Function::New(env, Receive));
   exports.Set("sendBuffer", Napi::Function::New(env, SendBuffer));
   exports.Set("tcpUserTimeout", Napi::Function::New(env, TcpUserTimeout));
   exports.Set("addressRest", Napi::Function::New(env, AddressRest));

@@ -2,6 +2,7 @@ import { connect, createServer, type Server, type Socket } from 'node:net'
 import type { AddressInfo } from 'node:net'
 import { afterEach, describe, expect, it } from 'vitest'
 import { type ByteSink, giveAway, openDescriptor, openForReading, takeOver } from './direct-socket.ts'
+import { atEndOfTurn } from './turn.ts'
 
 const servers: Server[] = []
 afterEach(async () => {
@@ -72,6 +73,81 @@ describe('a socket that is given away', () => {
     await until(() => given.length > 0)
     expect(given).toEqual([undefined, true, undefined])
     client.destroy()
+  })
+})
+
+/** A head of sixteen bytes, and a large piece behind it. */
+class LargePiece extends Gathered {
+  readonly piece = new Uint8Array(1024 * 1024)
+  filled = 0
+  /** How much of the piece had come when a turn that read some of it ended. */
+  readonly turns: number[] = []
+  /** What it says to the first read of the piece. */
+  atFirst: () => boolean = () => true
+
+  override readBuffer(): Uint8Array {
+    return this.restBuffer() ?? this.buffer
+  }
+  restBuffer(): Uint8Array | undefined {
+    const begun = this.text !== '' && this.filled < this.piece.length
+    return begun ? this.piece.subarray(this.filled) : undefined
+  }
+  override bytesRead(count: number, buffer: Uint8Array): boolean {
+    if (this.text === '') atEndOfTurn(() => this.turns.push(this.filled))
+    if (buffer === this.buffer) return super.bytesRead(count, buffer)
+    const first = this.filled === 0
+    this.filled += count
+    return first ? this.atFirst() : true
+  }
+}
+
+describe('a large piece that has begun', () => {
+  const sent = Uint8Array.from({ length: 16 + 1024 * 1024 + 5 }, (_, i) => 32 + (i % 90))
+
+  /** The server reads when the client has sent what the kernel takes. */
+  async function serving(sink: LargePiece): Promise<{ client: Socket; ours: Socket }> {
+    const accepted: Socket[] = []
+    const client = await connected(true, (socket) => accepted.push(socket))
+    // What was sent to a socket that is closed is refused.
+    client.on('error', () => {})
+    client.write(sent)
+    await until(() => accepted.length > 0)
+    await new Promise((resolve) => setTimeout(resolve, 20))
+    return { client, ours: openForReading(accepted[0] as Socket, sink) }
+  }
+
+  it('is read on in the same turn, and what comes behind it is not lost', async () => {
+    const sink = new LargePiece()
+    const { client, ours } = await serving(sink)
+    await until(() => sink.text.length === 21)
+    expect(Buffer.compare(sink.piece, sent.subarray(16, 16 + sink.piece.length))).toBe(0)
+    expect(sink.text).toBe(Buffer.from(sent.subarray(0, 16)).toString() + Buffer.from(sent.subarray(-5)).toString())
+    expect(sink.turns[0]).toBeGreaterThan(0)
+    for (const socket of [client, ours]) socket.destroy()
+  })
+
+  it('is read no further where its socket was closed, or was to be read no more', async () => {
+    const closed = new LargePiece()
+    const paused = new LargePiece()
+    const one = await serving(closed)
+    closed.atFirst = () => {
+      one.ours.destroy()
+      return true
+    }
+    const other = await serving(paused)
+    paused.atFirst = () => {
+      other.ours.pause()
+      return false
+    }
+    await until(() => closed.filled > 0 && paused.filled > 0)
+    const reached = [closed.filled, paused.filled]
+    await new Promise((resolve) => setTimeout(resolve, 20))
+    expect([closed.filled, paused.filled]).toEqual(reached)
+    expect(reached[1]).toBeLessThan(paused.piece.length)
+    other.ours.resume()
+    await until(() => paused.text.length === 21)
+    expect(Buffer.compare(paused.piece, sent.subarray(16, 16 + paused.piece.length))).toBe(0)
+    for (const socket of [one.client, other.client, other.ours]) socket.destroy()
   })
 })
 

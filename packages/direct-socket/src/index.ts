@@ -1,5 +1,5 @@
 export { type ByteSink, giveAway, openDescriptor, openForReading, readByEvents, takeOver } from './direct-socket.ts'
 export { Outlet } from './outlet.ts'
 export { noticeSilence } from './silence.ts'
-export { allocateAligned, widenSendBuffer } from './socket-memory.ts'
+export { widenSendBuffer } from './socket-memory.ts'
 export { atEndOfTurn } from './turn.ts'

@@ -3,7 +3,7 @@ import { closeSync, fstatSync, mkdirSync, open as openDescriptor, openSync, read
 import { type FileHandle, open, rename, rm } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
-import { native } from '@holdfast/addon'
+import { allocateAligned, native } from '@holdfast/addon'
 import { assert, type Disk, type DiskDone, type DiskError, type DiskFile, ONLY_SHARD, type OpenOptions, type ReadPieces, type Shard } from '@holdfast/base'
 import { diskError, diskErrorOrNone } from './disk-error.ts'
 import { HeldUpWrites } from './held-up-writes.ts'
@@ -98,6 +98,8 @@ class NativeDisk implements Disk {
       // It takes room, that is all; whoever opens what is there hears what is wrong with it.
     }
   }
+
+  readonly allocate = allocateAligned
 
   readWhole(path: string): readonly Uint8Array[] | DiskError {
     try {

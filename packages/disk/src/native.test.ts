@@ -332,7 +332,7 @@ describe('the addon', () => {
     )
     // What the time is, nobody can ask wrongly.
     const functions = Object.entries(native).filter(([name, value]) => typeof value === 'function' && name !== 'millisecondsSinceBoot')
-    expect(functions.length).toBe(23)
+    expect(functions.length).toBe(24)
     const opens = ['netlinkSocket', 'unixSocket']
     let refused = 0
     fc.assert(

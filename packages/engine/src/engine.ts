@@ -17,7 +17,7 @@ import {
   timestamp,
   type VolumeId,
 } from '@holdfast/base'
-import { CrcCache, SummaryCache, WordPool } from '@holdfast/volume-log'
+import { BatchPool, CrcCache, SummaryCache, WordPool } from '@holdfast/volume-log'
 import type { PeerMessage, VolumeEpoch } from '@holdfast/wire'
 import { Admin } from './admin.ts'
 import { Attachments } from './attachments.ts'
@@ -132,6 +132,7 @@ class NodeEngine implements Engine {
       crcCache: new CrcCache(CRC_CACHE_BYTES / shard.count),
       summaryCache: new SummaryCache(SUMMARY_CACHE_BYTES / shard.count),
       wordPool: new WordPool(WORD_POOL_BYTES / shard.count),
+      batchPool: new BatchPool((bytes) => ports.disk.allocate(bytes)),
       rests: new RestRation(),
     }
     this.#giver = new GrantGiver((volume, until) => {

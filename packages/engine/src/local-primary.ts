@@ -434,7 +434,8 @@ export class LocalPrimary implements VolumeTarget, UnalignedOwner, RelocationHos
     this.#renewPermission()
     this.members.pump()
     if (this.#flushes.retry()) this.members.sendFlushToAll(this.log.appendedLsn)
-    this.members.announceCommit()
+    // While batches go out, each of them says it.
+    if (this.#quietTicks > 0) this.members.announceCommit()
     this.#guard.advance()
     this.#failForWantOfCopies(now)
     this.#relocations.begin()

@@ -111,12 +111,12 @@ export class Replica {
   }
 
   #open({ id, segmentBlocks, sizeBytes, epoch: reign, inSync }: VolumeRecord): void {
-    const { disk, checksum, scheduler, events, crcCache, summaryCache, wordPool, clock, self } = this.#context
+    const { disk, checksum, scheduler, events, crcCache, summaryCache, wordPool, batchPool, clock, self } = this.#context
     // Nodes on one machine share a boot; what one of them flushed proves nothing for another.
     const bootId = `${this.#context.bootId}/${self.node}`
     const path = `volumes/${id}`
     const wallMs = (): number => clock.wallMs()
-    const ports = { disk, checksum, scheduler, events, bootId, crcCache, summaryCache, wordPool, wallMs }
+    const ports = { disk, checksum, scheduler, events, bootId, crcCache, summaryCache, wordPool, batchPool, wallMs }
     const settings = this.#context.settings.log
     // Whoever was in sync when somebody was elected had answered, with a log.
     const expected = reign > 0 && inSync.includes(self.node)

@@ -114,7 +114,12 @@ export class FrontendSession implements ExportSession, PieceSink {
 
   /** True while some request waits for a primary. */
   get waiting(): boolean {
-    return this.#pieces.some((piece) => piece.waiting) || this.#questions.length > 0
+    // Asked for with every tick: of a thousand slots few are taken.
+    for (let seq = this.#oldestSeq; seq < this.#nextSeq; seq++) {
+      const piece = this.#slot(seq)
+      if (piece.seq === seq && piece.waiting) return true
+    }
+    return this.#questions.length > 0
   }
 
   /** The primary is to be reached here now; `undefined` = none is known. */

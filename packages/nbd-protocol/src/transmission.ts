@@ -74,7 +74,8 @@ export class Transmission {
   readonly #writer: ReplyWriter
   readonly #slots = new RequestSlots()
   readonly #extended: boolean
-  readonly #requestBytes: number
+  /** Of the header of a request. */
+  readonly requestBytes: number
   readonly #requestMagic: number
   readonly #readHeaderBytes: number
   #outstandingBytes = 0
@@ -122,7 +123,7 @@ export class Transmission {
     this.replies = new ReplyQueue(pool)
     this.#writer = new ReplyWriter(this.replies, agreement)
     this.#extended = extendedHeaders
-    this.#requestBytes = extendedHeaders ? nbd.EXTENDED_REQUEST_BYTES : nbd.COMPACT_REQUEST_BYTES
+    this.requestBytes = extendedHeaders ? nbd.EXTENDED_REQUEST_BYTES : nbd.COMPACT_REQUEST_BYTES
     this.#requestMagic = extendedHeaders ? nbd.NBD_EXTENDED_REQUEST_MAGIC : nbd.NBD_REQUEST_MAGIC
     this.#readHeaderBytes = this.#writer.readHeaderBytes
   }
@@ -165,11 +166,11 @@ export class Transmission {
       } else if (!this.hasCapacity) {
         this.#stalled = true
         break
-      } else if (this.#carryBytes > 0 || end - at < this.#requestBytes) {
+      } else if (this.#carryBytes > 0 || end - at < this.requestBytes) {
         at = this.#receiveCarry(bytes, at, end)
       } else {
         this.#parseHeader(bytes, at)
-        at = this.#request(bytes, at + this.#requestBytes, end)
+        at = this.#request(bytes, at + this.requestBytes, end)
       }
     }
     this.#receiving = false
@@ -250,10 +251,10 @@ export class Transmission {
   }
 
   #receiveCarry(bytes: Uint8Array, at: number, end: number): number {
-    const taken = Math.min(this.#requestBytes - this.#carryBytes, end - at)
+    const taken = Math.min(this.requestBytes - this.#carryBytes, end - at)
     for (let i = 0; i < taken; i++) this.#carry[this.#carryBytes + i] = bytes[at + i] as number
     this.#carryBytes += taken
-    if (this.#carryBytes < this.#requestBytes) return at + taken
+    if (this.#carryBytes < this.requestBytes) return at + taken
     this.#carryBytes = 0
     this.#parseHeader(this.#carry, 0)
     return this.#request(bytes, at + taken, end)

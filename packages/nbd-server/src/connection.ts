@@ -21,6 +21,8 @@ import {
 import type { NbdCounters } from './counters.ts'
 import type { NbdLimits } from './limits.ts'
 
+const NOTHING = new Uint8Array(0)
+
 /** What connections share. */
 export interface ConnectionContext {
   readonly catalog: ExportCatalog
@@ -32,8 +34,6 @@ export interface ConnectionContext {
    * read.
    */
   readonly receiveBuffer: Uint8Array
-  /** A short part of it, for reading the header that follows a large payload. */
-  readonly headerBuffer: Uint8Array
   /** False: read by 'data' events. */
   readonly directReads: boolean
   /** Called once per connection; `problem` is undefined after an orderly end. */
@@ -49,6 +49,12 @@ export interface HandedConnection {
   /** What the client has sent since the handshake, as far as it was read. */
   readonly unread: Uint8Array
 }
+
+/**
+ * Read with the header that follows a large payload: some small requests, but little of a next large payload (it is
+ * copied), and so many lines of the cache that the rest of that is received from the beginning of one.
+ */
+const BEHIND_HEADER_BYTES = 7 * 64
 
 /** Handshake replies that a client may leave untaken before it is read no further. */
 const HANDSHAKE_OUTPUT_BYTES_MAX = 1024 * 1024
@@ -71,6 +77,8 @@ export class Connection implements ByteSink, TransmissionHost {
   #flushScheduled = false
   /** The last payload went past the receive buffer: read only a header next. */
   #expectLarge = false
+  /** A short part of the receive buffer, for that. */
+  #headerBuffer: Uint8Array = NOTHING
   #disconnected = false
   #shuttingDown = false
   #closed = false
@@ -126,7 +134,13 @@ export class Connection implements ByteSink, TransmissionHost {
   readBuffer(): Uint8Array {
     this.#target = this.#transmission?.payloadTarget()
     if (this.#target !== undefined) return this.#target
-    return this.#expectLarge ? this.#context.headerBuffer : this.#context.receiveBuffer
+    return this.#expectLarge ? this.#headerBuffer : this.#context.receiveBuffer
+  }
+
+  restBuffer(): Uint8Array | undefined {
+    if (this.#closed || this.#paused) return undefined
+    this.#target = this.#transmission?.payloadTarget()
+    return this.#target
   }
 
   bytesRead(count: number, buffer: Uint8Array): boolean {
@@ -184,6 +198,7 @@ export class Connection implements ByteSink, TransmissionHost {
     const { pool, limits, counters } = this.#context
     const transmission = new Transmission(agreement, pool, limits, counters, this)
     this.#transmission = transmission
+    this.#headerBuffer = this.#context.receiveBuffer.subarray(0, transmission.requestBytes + BEHIND_HEADER_BYTES)
     if (this.#shuttingDown) transmission.shutDown()
     return transmission
   }

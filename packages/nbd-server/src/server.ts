@@ -7,7 +7,7 @@ import { Connection, type ConnectionContext, type HandedConnection } from './con
 import { type NbdCounters, newNbdCounters } from './counters.ts'
 import { defaultLimits, type NbdLimits } from './limits.ts'
 import { listen, type NbdListener } from './listeners.ts'
-import { allocateAligned } from '@holdfast/direct-socket'
+import { allocateAligned } from '@holdfast/addon'
 
 export interface NbdServerOptions {
   readonly catalog: ExportCatalog
@@ -42,11 +42,6 @@ export interface NbdServer {
 
 /** Bytes read from a socket at once; a turn of 4 KiB writes at depth 32 fits. */
 const RECEIVE_BYTES = 256 * 1024
-/**
- * After a large payload: some small requests, but little of a next large payload (it is copied).
- */
-const HEADER_READ_BYTES = 512
-
 /** Another shard may hear of a new export a little earlier than this one does. */
 const ADOPT_RETRY_MS = 10
 const ADOPT_PATIENCE_MS = 3_000
@@ -87,14 +82,12 @@ class RunningServer implements NbdServer {
     this.#handOver = options.handOver
     this.#adoptedClosed = options.adoptedClosed ?? (() => {})
     this.#limits = { ...defaultLimits, ...options.limits }
-    const receiveBuffer = Buffer.allocUnsafeSlow(RECEIVE_BYTES)
     this.#context = {
       catalog: options.catalog,
       limits: this.#limits,
       counters: this.counters,
       pool: new BufferPool(allocateAligned, this.#limits.poolBytesMax),
-      receiveBuffer,
-      headerBuffer: receiveBuffer.subarray(0, HEADER_READ_BYTES),
+      receiveBuffer: allocateAligned(RECEIVE_BYTES),
       directReads: options.directReads ?? true,
       closed: (connection, problem) => this.#closed(connection, problem),
       left: (connection, handed) => this.#left(connection, handed),

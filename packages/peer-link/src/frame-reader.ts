@@ -83,6 +83,12 @@ export class FrameReader implements ByteSink {
     return this.#expectLarge ? headBuffer : receiveBuffer
   }
 
+  restBuffer(): Uint8Array | undefined {
+    if (this.#ended) return undefined
+    this.readBuffer()
+    return this.#direct
+  }
+
   bytesRead(count: number, buffer: Uint8Array): boolean {
     if (this.#ended && this.#unread === undefined) return true
     try {

@@ -44,10 +44,10 @@ describe('memory for payloads', () => {
     )
   })
 
-  it('holds at most a quarter more than was asked for', () => {
+  it('holds at most a quarter and a cache line more than was asked for', () => {
     fc.assert(
       fc.property(fc.integer({ min: 4 * KIB, max: 4 * KIB * KIB }), (length) => {
-        expect(new PayloadPool().take(length).buffer.byteLength).toBeLessThanOrEqual(length * 1.25)
+        expect(new PayloadPool().take(length).buffer.byteLength).toBeLessThanOrEqual(length * 1.25 + 64)
       }),
     )
   })

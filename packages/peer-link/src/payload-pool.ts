@@ -4,6 +4,7 @@
  *
  * Invariant: memory is either kept here, or out with one receiver, or not (any more) the pool's.
  */
+import { allocateAligned } from '@holdfast/addon'
 
 /** Smaller ones come out of Node's own slab. */
 const POOLED_BYTES_MIN = 4 * 1024
@@ -15,7 +16,7 @@ const KEPT_BYTES_MAX = 32 * 1024 * 1024
 export class PayloadPool {
   readonly #keptBytesMax: number
   /** By class of size. */
-  readonly #kept: ArrayBuffer[][] = []
+  readonly #kept: Uint8Array[][] = []
   /** Each as its receiver has it: what comes back a second time is nobody's, also when its memory is out once more. */
   readonly #out = new WeakSet<Uint8Array>()
   #keptBytes = 0
@@ -32,9 +33,9 @@ export class PayloadPool {
   take(length: number): Buffer {
     if (length < POOLED_BYTES_MIN || length > POOLED_BYTES_MAX) return Buffer.allocUnsafe(length)
     const kept = this.#kept[sizeClass(length)]?.pop()
-    if (kept !== undefined) this.#keptBytes -= kept.byteLength
-    const memory = kept ?? new ArrayBuffer(classBytes(length))
-    const bytes = Buffer.from(memory, 0, length)
+    if (kept !== undefined) this.#keptBytes -= kept.length
+    const { buffer, byteOffset } = kept ?? allocateAligned(classBytes(length))
+    const bytes = Buffer.from(buffer as ArrayBuffer, byteOffset, length)
     this.#out.add(bytes)
     return bytes
   }
@@ -42,10 +43,10 @@ export class PayloadPool {
   /** Nobody may use any of it from now on. What did not come from here, or came back already, is left alone. */
   give(bytes: Uint8Array): void {
     if (!this.#out.delete(bytes)) return
-    const memory = bytes.buffer as ArrayBuffer
-    if (this.#keptBytes + memory.byteLength > this.#keptBytesMax) return
-    this.#keptBytes += memory.byteLength
-    ;(this.#kept[sizeClass(memory.byteLength)] ??= []).push(memory)
+    const memory = new Uint8Array(bytes.buffer, bytes.byteOffset, classBytes(bytes.length))
+    if (this.#keptBytes + memory.length > this.#keptBytesMax) return
+    this.#keptBytes += memory.length
+    ;(this.#kept[sizeClass(memory.length)] ??= []).push(memory)
   }
 }
 

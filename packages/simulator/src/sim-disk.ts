@@ -111,6 +111,7 @@ export class SimPlatter {
   attach(life: Life): Disk {
     const names = this.#names
     return {
+      allocate: (bytes) => new Uint8Array(bytes),
       makeDirectory: () => {},
       list: (path) => names.list(path),
       remove: (path) => names.remove(path),

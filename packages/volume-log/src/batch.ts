@@ -46,13 +46,14 @@ export class Batch {
   headerLsn: Lsn = 0 as Lsn
   endLsn: Lsn = 0 as Lsn
 
-  constructor(pool: BatchPool, capacityBlocks: number) {
+  /** @param buffer Cleared, with room for the pad, the header and `capacityBlocks` of payload. */
+  constructor(pool: BatchPool, buffer: Uint8Array, capacityBlocks: number) {
     this.#pool = pool
     this.capacityBlocks = capacityBlocks
-    this.buffer = new Uint8Array(PAYLOAD_OFFSET + capacityBlocks * BLOCK_BYTES)
+    this.buffer = buffer
     // Touched here, not in the middle of a write: the first access to a page costs a fault.
     for (let i = 0; i < this.buffer.length; i += BLOCK_BYTES) this.buffer[i] = 0
-    this.words = new Uint32Array(this.buffer.buffer)
+    this.words = new Uint32Array(buffer.buffer, buffer.byteOffset, buffer.length / 4)
   }
 
   get payloadBlocks(): number {
@@ -245,15 +246,21 @@ const CLASSES = [
   { blocks: PAYLOAD_BLOCKS_MAX, keep: 8 },
 ] as const
 
-/** Buffers by size class, shared by all volumes of a node. */
+/** Buffers by size class, shared by all volumes of a shard. */
 export class BatchPool {
+  readonly #allocate: (bytes: number) => Uint8Array
   readonly #free: Batch[][] = CLASSES.map(() => [])
+
+  /** @param allocate Gives memory that is cleared and begins at a multiple of four bytes: `Disk.allocate`. */
+  constructor(allocate: (bytes: number) => Uint8Array) {
+    this.#allocate = allocate
+  }
 
   take(payloadBlocksMax: number): Batch {
     assert(payloadBlocksMax <= PAYLOAD_BLOCKS_MAX, 'batch too large', { payloadBlocksMax })
     const index = CLASSES.findIndex((sizeClass) => payloadBlocksMax <= sizeClass.blocks)
     const size = CLASSES[index]?.blocks ?? PAYLOAD_BLOCKS_MAX
-    const batch = this.#free[index]?.pop() ?? new Batch(this, size)
+    const batch = this.#free[index]?.pop() ?? new Batch(this, this.#allocate(PAYLOAD_OFFSET + size * BLOCK_BYTES), size)
     batch.reset(payloadBlocksMax)
     return batch
   }
@@ -264,5 +271,3 @@ export class BatchPool {
     if (list !== undefined && list.length < (CLASSES[index]?.keep ?? 0)) list.push(batch)
   }
 }
-
-export const sharedPool = new BatchPool()

@@ -66,7 +66,7 @@ class Words {
 }
 
 export function encodeHead(head: CheckpointHead): Uint8Array {
-  const listed = head.sessions.map(countOf).reduce((sum, count) => sum + count, 0)
+  const listed = countListed(head.sessions)
   const asBits = listed > LISTED_MAX
   const buckets = head.pageNumbers.some((number) => number >= BUCKET_NUMBER)
   const version = asBits ? WITH_BITS : buckets ? WITH_BUCKETS : WHOLE_PAGES
@@ -99,9 +99,13 @@ export function encodeHead(head: CheckpointHead): Uint8Array {
   return words.bytes
 }
 
-function countOf({ applied }: SessionEntry): number {
+/** How many numbers the sessions have together; of more than LISTED_MAX only that there are more. */
+function countListed(sessions: readonly SessionEntry[]): number {
   let count = 0
-  for (let word of applied) for (; word !== 0; word &= word - 1) count++
+  for (const { applied } of sessions) {
+    for (let word of applied) for (; word !== 0; word &= word - 1) count++
+    if (count > LISTED_MAX) break
+  }
   return count
 }
 

@@ -4,6 +4,7 @@ import { volumeId } from '@holdfast/base'
 import { expect, it } from 'vitest'
 import { CrcCache } from './crc-cache.ts'
 import { SummaryCache } from './summary-cache.ts'
+import { BatchPool } from './batch.ts'
 import { WordPool } from './word-pool.ts'
 import { HeaderView } from './header-codec.ts'
 import { LogCore } from './log-core.ts'
@@ -31,6 +32,7 @@ function core(): LogCore {
     crcCache: new CrcCache(1 << 20),
     summaryCache: new SummaryCache(1 << 20),
     wordPool: new WordPool(1 << 20),
+    batchPool: new BatchPool((bytes) => new Uint8Array(bytes)),
   }
   return new LogCore(options, newMeta(options))
 }

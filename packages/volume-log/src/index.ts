@@ -1,5 +1,5 @@
 export type { Batch } from './batch.ts'
-export { BatchPool, NOT_IN_BATCH, sharedPool, ZEROED_IN_BATCH } from './batch.ts'
+export { BatchPool, NOT_IN_BATCH, ZEROED_IN_BATCH } from './batch.ts'
 export type { CheckpointDone, PinnedCheckpoint } from './checkpoint-writer.ts'
 export type { RelocationPlan, RelocationRun } from './compaction.ts'
 export { CrcCache } from './crc-cache.ts'

@@ -79,6 +79,7 @@ export class LogCore {
   /** Checkpoints that somebody reads, by LSN, and how many do; their files stay. */
   readonly pinnedCheckpoints = new Map<number, number>()
   truncating = false
+  closing = false
   #tasks = 0
   #whenNoTask: (() => void)[] = []
   /** Lowest position cut since the flush under way began: it proves nothing about what was written there since. */
@@ -224,6 +225,11 @@ export class LogCore {
 
   get usable(): boolean {
     return this.state === 'ok' || this.state === 'damaged'
+  }
+
+  /** Whether the log may begin by itself what nobody waits for. */
+  get mayBegin(): boolean {
+    return this.usable && !this.truncating && !this.closing
   }
 
   /** Empty, as before the first batch. */

@@ -18,6 +18,11 @@ const RECOVERY_FACTOR = 16
 const FLUSHES_MAX = 4
 /** Segments of log that no flush has made durable yet, from which on it counts as streamed over, whatever was before. */
 const STREAMED_SEGMENTS = 2
+/**
+ * A full segment is looked at behind the answer to what has filled it. A secondary's is made at the end of the turn, and sent
+ * at the end of what is left of the turn then.
+ */
+const LOOK_PUT_OFF = 2
 
 /** What `maintenance` of a log does: bounded work, everything else is left for a later round. */
 export class Maintenance {
@@ -32,6 +37,7 @@ export class Maintenance {
   #roundsOf = Number.NaN
   #flushesOf = 0
   #lookScheduled = false
+  #lookPutOff = 0
   #quietRounds = 0
 
   constructor(core: LogCore, checkpoints: CheckpointWriter, flusher: Flusher, room: Room) {
@@ -42,15 +48,17 @@ export class Maintenance {
     core.segmentFilled = () => {
       if (this.#lookScheduled || core.settings.softDeadSegmentsMin === 0) return
       this.#lookScheduled = true
+      this.#lookPutOff = LOOK_PUT_OFF
       core.scheduler.soon(this.#look)
     }
   }
 
   /** A log that overwrites itself would be through its segments many times before the next round. */
   readonly #look = (): void => {
-    this.#lookScheduled = false
     const core = this.#core
-    if (!core.usable || core.truncating || this.#checkpoints.busy || this.#flusher.busy) return
+    if (this.#lookPutOff-- > 0) return core.scheduler.soon(this.#look)
+    this.#lookScheduled = false
+    if (!core.mayBegin || this.#checkpoints.busy || this.#flusher.busy) return
     if (dueCheckpoint(core, this.#patient, false) === 'soft') this.#checkpoints.writeSoft()
   }
 

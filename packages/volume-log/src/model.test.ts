@@ -10,7 +10,7 @@ import { SeededRandom } from './testing/manual-scheduler.ts'
 
 const BLOCKS = 48
 const FIRST_SEED = 1
-const CASES = 200
+const CASES = 260
 
 interface Change {
   readonly block: number

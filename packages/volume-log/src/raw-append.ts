@@ -126,6 +126,9 @@ export class RawAppender {
   #finished: Finished[] = []
   /** The other one of two lists that take turns. */
   #announced: Finished[] = []
+  /** Something was written since the next segment was last seen to, and whether that may use the reserve. */
+  #nextWanted = false
+  #useReserve = false
 
   constructor(core: LogCore, room: Room, writer: AppendWriter) {
     this.#core = core
@@ -189,7 +192,8 @@ export class RawAppender {
       this.#finish(job.done, error)
     }
     if (this.#writer.appendParts(job.parts, job.endLsn, finish)) finish(undefined)
-    this.#room.prepareNext(job.useReserve)
+    this.#useReserve = job.useReserve
+    this.#nextWanted = true
   }
 
   /** A damaged log that was written anew up to where it had reached is whole again. */
@@ -319,5 +323,12 @@ export class RawAppender {
     this.#announced = finished
     for (const { done, error } of finished) done(error)
     empty(finished)
+    // Behind what those have asked for: the primary waits for their word.
+    if (this.#nextWanted) this.#core.scheduler.soon(this.#prepareNext)
+  }
+
+  readonly #prepareNext = (): void => {
+    this.#nextWanted = false
+    if (this.#core.mayBegin) this.#room.prepareNext(this.#useReserve)
   }
 }

@@ -6,7 +6,6 @@ import { BLOCK_BYTES, lsn } from '@holdfast/base'
 import type { BlockStatusExtent, DiskError, Epoch, LogPosition, Lsn, SessionId } from '@holdfast/base'
 import { AppendWriter } from './append-writer.ts'
 import type { Batch } from './batch.ts'
-import { sharedPool } from './batch.ts'
 import { CheckpointWriter, freeDeadSegments, pinCheckpoint } from './checkpoint-writer.ts'
 import type { CheckpointDone, PinnedCheckpoint } from './checkpoint-writer.ts'
 import { Compaction } from './compaction.ts'
@@ -165,7 +164,7 @@ export class ReplicaLog {
 
   /** A batch with room for so many payload blocks, with one reference held by the caller. */
   newBatch(payloadBlocksMax: number): Batch {
-    return sharedPool.take(payloadBlocksMax)
+    return this.#core.options.batchPool.take(payloadBlocksMax)
   }
 
   /**
@@ -186,7 +185,9 @@ export class ReplicaLog {
 
   /** Writes the next sealed batch. True: written at once, with all before it, and `done` is not called. */
   append(batch: Batch, done: AppendDone): boolean {
-    return this.#writer.append(batch, done)
+    const atOnce = this.#writer.append(batch, done)
+    this.#sealer.prepareNext()
+    return atOnce
   }
 
   /**
@@ -429,6 +430,7 @@ export class ReplicaLog {
    * else's afterwards.
    */
   close(clean: boolean, done: (error: DiskError | undefined) => void): void {
+    this.#core.closing = true
     this.#core.whenNoTask(() => this.#close(clean, done))
   }
 

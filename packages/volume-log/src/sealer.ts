@@ -29,6 +29,8 @@ export class Sealer {
     seed: WIDE,
     sealer: WIDE,
   }
+  /** Whether the batch that there is room for may use the reserve. */
+  #useReserve = false
 
   constructor(core: LogCore, room: Room, writer: AppendWriter) {
     this.#core = core
@@ -45,8 +47,15 @@ export class Sealer {
     const current = this.#room.ensure(segment, useReserve)
     if (current !== 'ready') return current
     if (blocks > left) return this.#room.ensure(segment + 1, useReserve)
-    this.#room.prepareNext(useReserve)
+    this.#useReserve = useReserve
     return 'ready'
+  }
+
+  /** A batch has left for everybody who gets it: while they write it, what comes behind is made ready. */
+  prepareNext(): void {
+    if (!this.#core.mayBegin) return
+    this.#room.prepareNext(this.#useReserve)
+    this.#useReserve = false
   }
 
   /**

@@ -2,6 +2,7 @@
 import type { Checksum, Disk, DiskError, Epoch, EventLog, Lsn, Scheduler, VolumeId } from '@holdfast/base'
 import type { CrcCache } from './crc-cache.ts'
 import type { SummaryCache } from './summary-cache.ts'
+import type { BatchPool } from './batch.ts'
 import type { WordPool } from './word-pool.ts'
 
 /** First log position of an epoch. Structurally equal to the wire's type of that name. */
@@ -66,6 +67,7 @@ export interface LogMemory {
   readonly crcCache: CrcCache
   readonly summaryCache: SummaryCache
   readonly wordPool: WordPool
+  readonly batchPool: BatchPool
 }
 
 export interface ReplicaLogOptions extends LogMemory {

@@ -1,5 +1,6 @@
 import { volumeId } from '@holdfast/base'
 import { describe, expect, it } from 'vitest'
+import { BatchPool } from './batch.ts'
 import { CrcCache } from './crc-cache.ts'
 import { Geometry } from './geometry.ts'
 import { type Segment, SegmentSet } from './segment-set.ts'
@@ -56,7 +57,8 @@ describe('the tables of a segment', () => {
     const disk = new MemoryDisk({ scheduler, seed: 1, immediatePercent: 100 })
     const geometry = new Geometry(SEGMENT_BLOCKS, volumeId('00112233445566aa'), 'volumes/00112233445566aa')
     const wordPool = new WordPool(1 << 20)
-    const memory = { crcCache: new CrcCache(1 << 20), summaryCache: new SummaryCache(1 << 20), wordPool }
+    const batchPool = new BatchPool((bytes) => new Uint8Array(bytes))
+    const memory = { crcCache: new CrcCache(1 << 20), summaryCache: new SummaryCache(1 << 20), wordPool, batchPool }
     const segments = new SegmentSet(disk, geometry, memory, defaultSettings)
     const fresh = (number: number): Segment => {
       let made: Segment | undefined

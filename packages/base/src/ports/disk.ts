@@ -25,8 +25,8 @@ export interface DiskFile {
   /**
    * Reads `blockCount` blocks of 4 KiB at `position` into `target` from `targetOffset` on if the
    * page cache holds them all, and compares each with its CRC32C (`crcs[crcIndex + i]`).
-   * Returns -1 when not all is cached (target undefined then); otherwise the number of leading blocks
-   * whose checksum is right: `blockCount` = all good.
+   * Returns the number of leading blocks whose checksum is right: `blockCount` = all good. -1 where one that is not cached
+   * was found before any wrong one; `target` is undefined then.
    */
   tryReadVerified(
     target: Uint8Array,
@@ -74,6 +74,8 @@ export interface OpenOptions {
 }
 
 export interface Disk {
+  /** `bytes` of memory, cleared, that what is written is copied from fastest. */
+  allocate(bytes: number): Uint8Array
   /** Creates the directory and its parents; fine if it exists. Synchronous. */
   makeDirectory(path: string): void
   /** Names in a directory, sorted; empty if it does not exist. Synchronous. */

@@ -3,6 +3,7 @@ import { epoch as toEpoch, lsn, sessionId, volumeId } from '@holdfast/base'
 import type { Epoch, Lsn } from '@holdfast/base'
 import { CrcCache } from '../crc-cache.ts'
 import { SummaryCache } from '../summary-cache.ts'
+import { BatchPool } from '../batch.ts'
 import { WordPool } from '../word-pool.ts'
 import { openReplicaLog } from '../open.ts'
 import type { OpenDone } from '../open.ts'
@@ -33,6 +34,7 @@ export class Harness {
   readonly events: string[] = []
   readonly summaryCache: SummaryCache
   readonly wordPool = new WordPool(1 << 20)
+  readonly batchPool = new BatchPool((bytes) => this.disk.allocate(bytes))
   readonly #options: HarnessOptions
   bootId = 'boot-1'
   wall = 1_000_000
@@ -114,6 +116,7 @@ export class Harness {
         crcCache: new CrcCache(this.#options.crcBytes ?? 1 << 20),
         summaryCache: this.summaryCache,
         wordPool: this.wordPool,
+        batchPool: this.batchPool,
         settings: { reserveBytes: 0, ...this.#options.settings },
         wallMs: () => this.wall++,
         unreadableBefore: this.unreadableBefore,

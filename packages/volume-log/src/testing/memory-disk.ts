@@ -114,6 +114,10 @@ export class MemoryDisk implements Disk {
     return pieces
   }
 
+  allocate(bytes: number): Uint8Array {
+    return new Uint8Array(bytes)
+  }
+
   sizeOf(path: string): number {
     return this.#files.get(path)?.cache.length ?? 0
   }
