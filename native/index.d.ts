@@ -110,7 +110,7 @@ export function socketTimeout(fd: number, timeoutMs: number): void
 export function send(fd: number, parts: readonly Uint8Array[], bounds: Uint32Array, from: number, count: number): number
 /**
  * Receives what has come at a socket, as much as `target` takes, without waiting. How many bytes; none, too, where the other
- * side has ended or the connection has failed: whoever reads next finds out.
+ * side has ended: whoever reads next finds out. Below zero: the number of an error, which the socket does not tell again.
  */
 export function receive(fd: number, target: Uint8Array): number
 /** How much a stream socket holds of what the other side has not taken, in bytes; no more than the system allows. */

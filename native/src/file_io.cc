@@ -77,8 +77,7 @@ constexpr size_t kReadStepBytes = 64 * 1024;
 int ReadBlockDirectly(int fd, uint8_t* target, int64_t position) {
   const std::string path = "/proc/self/fd/" + std::to_string(fd);
   const int direct = open(path.c_str(), O_RDONLY | O_DIRECT | O_CLOEXEC);
-  // Without direct I/O there it stays what the page cache said; too many open files are no bad sector.
-  if (direct < 0) return errno == EINVAL ? EIO : errno;
+  if (direct < 0) return EIO;
   alignas(kBlockBytes) uint8_t block[kBlockBytes];
   ssize_t got;
   do {

@@ -80,7 +80,7 @@ Napi::Value Send(const Napi::CallbackInfo& info) {
   return Napi::Number::New(env, static_cast<double>(std::max<ssize_t>(sent, 0)));
 }
 
-// What has come, without waiting. The end of the stream and errors are for the caller's stream to find.
+// What has come, without waiting. The end of the stream is for the caller's stream to find; an error is told only once.
 Napi::Value Receive(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   int fd;
@@ -90,7 +90,8 @@ Napi::Value Receive(const Napi::CallbackInfo& info) {
   do {
     got = recv(fd, target.data, target.length, MSG_DONTWAIT);
   } while (got < 0 && errno == EINTR);
-  return Napi::Number::New(env, static_cast<double>(std::max<ssize_t>(got, 0)));
+  const bool later = got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK);
+  return Napi::Number::New(env, static_cast<double>(got >= 0 ? got : later ? 0 : -errno));
 }
 
 Napi::Value AddressRest(const Napi::CallbackInfo& info) {

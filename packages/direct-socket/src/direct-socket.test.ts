@@ -1,6 +1,8 @@
+import { once } from 'node:events'
 import { connect, createServer, type Server, type Socket } from 'node:net'
 import type { AddressInfo } from 'node:net'
-import { afterEach, describe, expect, it } from 'vitest'
+import { native } from '@holdfast/addon'
+import { afterEach, describe, expect, it, vi } from 'vitest'
 import { type ByteSink, giveAway, openDescriptor, openForReading, takeOver } from './direct-socket.ts'
 import { atEndOfTurn } from './turn.ts'
 
@@ -148,6 +150,29 @@ describe('a large piece that has begun', () => {
     await until(() => paused.text.length === 21)
     expect(Buffer.compare(paused.piece, sent.subarray(16, 16 + paused.piece.length))).toBe(0)
     for (const socket of [one.client, other.client, other.ours]) socket.destroy()
+  })
+
+  it('holds nobody up for longer than two MiB take, or as many calls as they may take', async () => {
+    const receive = vi.spyOn(native, 'receive').mockReturnValue(1)
+    const sink = new LargePiece()
+    const { client, ours } = await serving(sink)
+    await until(() => sink.turns.length > 0)
+    expect(sink.turns[0]).toBe(32)
+    receive.mockRestore()
+    for (const socket of [client, ours]) socket.destroy()
+  })
+
+  it('says why it ends where the connection fails in the middle of it', async () => {
+    const accepted: Socket[] = []
+    const client = await connected(true, (socket) => accepted.push(socket))
+    await new Promise((resolve) => client.write(sent.subarray(0, 1016), resolve))
+    await until(() => accepted.length > 0)
+    client.resetAndDestroy()
+    await new Promise((resolve) => setTimeout(resolve, 20))
+    const sink = new LargePiece()
+    const ours = openForReading(accepted[0] as Socket, sink)
+    const [error] = await once(ours, 'error')
+    expect([error.code, sink.filled]).toEqual(['ECONNRESET', 1000])
   })
 })
 

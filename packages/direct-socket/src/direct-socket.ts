@@ -7,12 +7,15 @@
  * used as it is, with 'data'.
  */
 import { Socket } from 'node:net'
+import { getSystemErrorName } from 'node:util'
 import { native } from '@holdfast/addon'
 import { descriptorOf } from './descriptor.ts'
 import { beginTurn, breakTurn, endTurn } from './turn.ts'
 
-/** Read at once at one socket: the others wait meanwhile. */
+/** Read past the event loop in one round of it, at all sockets together: whatever else there is to do waits meanwhile. */
 const REST_BYTES_MAX = 2 * 1024 * 1024
+/** As so many counts what is less: who sends byte by byte is not worth a call for each. */
+const RECEIVE_BYTES_MIN = 64 * 1024
 
 export interface ByteSink {
   /**
@@ -28,7 +31,8 @@ export interface ByteSink {
   bytesRead(count: number, buffer: Uint8Array): boolean
   /**
    * Where the rest of a large piece goes, while there is one that has begun: what has come of it meanwhile is read at once,
-   * without a round of the event loop, and told by `bytesRead`. Counts as `readBuffer`.
+   * without a round of the event loop, and told by `bytesRead`. Counts as `readBuffer`. The turn does not end in between:
+   * it is for pieces that nothing is done with before they are whole.
    */
   restBuffer?(): Uint8Array | undefined
 }
@@ -98,18 +102,29 @@ class Reading {
 
   /** A client's socket often holds less than one payload: it goes on sending while what came is being read. */
   #readRest(sink: ByteSink): boolean {
-    for (let bytes = 0; bytes < REST_BYTES_MAX; ) {
+    while (restBytes < REST_BYTES_MAX) {
       const rest = sink.restBuffer?.()
       // A descriptor that is closed may be somebody else's already.
       if (rest === undefined || this.socket === undefined || this.socket.destroyed) return true
       const fd = descriptorOf(this.socket)
       const count = fd === undefined ? 0 : native.receive(fd, rest)
-      if (count === 0) return true
+      if (count < 0) this.socket.destroy(receiveError(-count))
+      if (count <= 0) return true
+      if (restBytes === 0) setImmediate(newRound)
+      restBytes += Math.max(count, RECEIVE_BYTES_MIN)
       if (!sink.bytesRead(count, rest)) return false
-      bytes += count
     }
     return true
   }
+}
+
+/** In this round of the event loop. */
+let restBytes = 0
+const newRound = (): void => void (restBytes = 0)
+
+function receiveError(errno: number): Error {
+  const code = getSystemErrorName(-errno)
+  return Object.assign(new Error(`recv ${code}`), { code })
 }
 
 /**
