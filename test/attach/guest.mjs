@@ -156,7 +156,7 @@ async function main() {
   mkdirSync('/data/state', { recursive: true })
   await forward('/run/nbd.sock')
   const mounts = await openVolumeMounts({
-    desk: { claim: async () => undefined, release: async () => undefined, holder: () => undefined },
+    desk: { claim: async () => undefined, release: async () => undefined, holder: () => undefined, rights: async () => [] },
     nbdSocket: '/run/nbd.sock',
     stateDir: '/data/state',
     mountRoot: '/data/mounts',
