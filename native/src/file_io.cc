@@ -140,8 +140,7 @@ Napi::Value Write(const Napi::CallbackInfo& info) {
 // So few that their checksums find them in the core's own cache, where the read has just put them.
 constexpr int64_t kVerifiedBlocks = 32;
 
-// -1: not all of it is in the page cache, or a block that is not right comes before the one that isn't there. Otherwise how
-// many leading blocks are right.
+// How many leading blocks are right. -1: one that is not in the page cache was found before any that is wrong.
 int64_t ReadCached(int fd, uint8_t* target, int64_t blocks, int64_t position, const uint32_t* crcs) {
   for (int64_t done = 0; done < blocks;) {
     const int64_t end = std::min(blocks, done + kVerifiedBlocks);

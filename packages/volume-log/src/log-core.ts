@@ -79,6 +79,7 @@ export class LogCore {
   /** Checkpoints that somebody reads, by LSN, and how many do; their files stay. */
   readonly pinnedCheckpoints = new Map<number, number>()
   truncating = false
+  /** `close` was called: it waits for what the log has under way. */
   closing = false
   #tasks = 0
   #whenNoTask: (() => void)[] = []

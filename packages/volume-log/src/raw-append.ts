@@ -329,6 +329,6 @@ export class RawAppender {
 
   readonly #prepareNext = (): void => {
     this.#nextWanted = false
-    if (this.#core.mayBegin) this.#room.prepareNext(this.#useReserve)
+    this.#room.prepareNext(this.#useReserve)
   }
 }

@@ -115,6 +115,7 @@ export class Room {
    * next: it is made ready at once, since allocating may wait for the filesystem's journal. A small volume stays small.
    */
   prepareNext(useReserve: boolean): void {
+    if (!this.#core.mayBegin) return
     const { geometry, appendedLsn } = this.#core
     const { segmentBlocks } = geometry
     const segment = geometry.segmentOf(appendedLsn)

@@ -53,7 +53,6 @@ export class Sealer {
 
   /** A batch has left for everybody who gets it: while they write it, what comes behind is made ready. */
   prepareNext(): void {
-    if (!this.#core.mayBegin) return
     this.#room.prepareNext(this.#useReserve)
     this.#useReserve = false
   }

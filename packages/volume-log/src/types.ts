@@ -1,8 +1,8 @@
 /** What the log hands out and takes: plain values shared by its parts. */
 import type { Checksum, Disk, DiskError, Epoch, EventLog, Lsn, Scheduler, VolumeId } from '@holdfast/base'
+import type { BatchPool } from './batch.ts'
 import type { CrcCache } from './crc-cache.ts'
 import type { SummaryCache } from './summary-cache.ts'
-import type { BatchPool } from './batch.ts'
 import type { WordPool } from './word-pool.ts'
 
 /** First log position of an epoch. Structurally equal to the wire's type of that name. */

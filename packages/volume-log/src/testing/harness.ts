@@ -1,9 +1,9 @@
 /** One replica on a memory disk, driven synchronously: what tests of this package share. */
 import { epoch as toEpoch, lsn, sessionId, volumeId } from '@holdfast/base'
 import type { Epoch, Lsn } from '@holdfast/base'
+import { BatchPool } from '../batch.ts'
 import { CrcCache } from '../crc-cache.ts'
 import { SummaryCache } from '../summary-cache.ts'
-import { BatchPool } from '../batch.ts'
 import { WordPool } from '../word-pool.ts'
 import { openReplicaLog } from '../open.ts'
 import type { OpenDone } from '../open.ts'
