@@ -104,10 +104,17 @@ export function unixSocket(path: string, timeoutMs: number): number
 export function socketTimeout(fd: number, timeoutMs: number): void
 
 /**
- * Sends `parts[i][bounds[2 * i], bounds[2 * i + 1])` for `count` i from `from` on, 64 of them at most, without waiting.
- * How many bytes the kernel took; none, too, where the connection has failed: whoever sends next gets an error, EPIPE perhaps.
+ * Sends `parts[i][bounds[2 * i], bounds[2 * i + 1])` for `count` i from `from` on, 64 of them at most, without waiting; each
+ * of `apart` bytes and more by a system call of its own. How many bytes the kernel took; none, too, where the connection has failed: whoever sends next gets an error, EPIPE perhaps.
  */
-export function send(fd: number, parts: readonly Uint8Array[], bounds: Uint32Array, from: number, count: number): number
+export function send(
+  fd: number,
+  parts: readonly Uint8Array[],
+  bounds: Uint32Array,
+  from: number,
+  count: number,
+  apart: number,
+): number
 /**
  * Receives what has come at a socket, as much as `target` takes, without waiting. How many bytes; none, too, where the other
  * side has ended: whoever reads next finds out. Below zero: the number of an error, which the socket does not tell again.

@@ -41,18 +41,44 @@ Napi::Value TcpUserTimeout(const Napi::CallbackInfo& info) {
 
 constexpr int64_t kSendPartsMax = 64;
 
-// One system call for `count` parts from `from` on, the first 64 of them. Whatever keeps the socket from taking more now, an
-// error too, is for the caller's stream to find.
+// The bytes that the kernel took.
+size_t SendMessages(int fd, iovec* vectors, int64_t count, size_t apart) {
+  size_t taken = 0;
+  for (int64_t first = 0; first < count;) {
+    int64_t end = first;
+    size_t bytes = 0;
+    do {
+      bytes += vectors[end++].iov_len;
+    } while (end < count && vectors[end - 1].iov_len < apart && vectors[end].iov_len < apart);
+    msghdr message{};
+    message.msg_iov = vectors + first;
+    message.msg_iovlen = static_cast<size_t>(end - first);
+    ssize_t sent;
+    do {
+      sent = sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+    } while (sent < 0 && errno == EINTR);
+    if (sent < 0) break;
+    taken += static_cast<size_t>(sent);
+    if (static_cast<size_t>(sent) < bytes) break;
+    first = end;
+  }
+  return taken;
+}
+
+// What the kernel takes of `count` parts from `from` on, the first 64 of them, in one message, or in several where parts of
+// `apart` bytes and more have one of their own. Whatever keeps the socket from taking more now, an error too, is for the
+// caller's stream to find.
 Napi::Value Send(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   int fd;
   int64_t from;
   int64_t count;
+  int64_t apart;
   uint32_t* bounds;
   size_t words;
   if (!Descriptor(info, &fd) || !WordArray(info, 2, "bounds", &bounds, &words) ||
       !Integer(info, 3, "from", 0, 1 << 30, &from) || !Integer(info, 4, "count", 1, 1 << 30, &count) ||
-      !Inside(env, "bounds", 2 * from, 2 * count, words)) {
+      !Integer(info, 5, "apart", 1, UINT32_MAX, &apart) || !Inside(env, "bounds", 2 * from, 2 * count, words)) {
     return env.Undefined();
   }
   count = std::min(count, kSendPartsMax);
@@ -70,14 +96,7 @@ Napi::Value Send(const Napi::CallbackInfo& info) {
     if (!Inside(env, "part", start, end - start, bytes.length)) return env.Undefined();
     vectors[i] = {bytes.data + start, end - start};
   }
-  msghdr message{};
-  message.msg_iov = vectors;
-  message.msg_iovlen = static_cast<size_t>(count);
-  ssize_t sent;
-  do {
-    sent = sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
-  } while (sent < 0 && errno == EINTR);
-  return Napi::Number::New(env, static_cast<double>(std::max<ssize_t>(sent, 0)));
+  return Napi::Number::New(env, static_cast<double>(SendMessages(fd, vectors, count, static_cast<size_t>(apart))));
 }
 
 // What has come, without waiting. The end of the stream is for the caller's stream to find; an error is told only once.

@@ -1,21 +1,32 @@
+import { mkdtempSync, rmSync } from 'node:fs'
 import { createServer, connect, type Server, Socket, type AddressInfo } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { afterEach, expect, it, vi } from 'vitest'
 import { Outlet } from './outlet.ts'
 
 const servers: Server[] = []
+const folders: string[] = []
 afterEach(async () => {
   vi.restoreAllMocks()
   for (const server of servers.splice(0)) await new Promise((resolve) => server.close(resolve))
+  for (const folder of folders.splice(0)) rmSync(folder, { recursive: true })
 })
 
-/** Both ends of a connection. */
-async function connected(): Promise<readonly [Socket, Socket]> {
+/** Both ends of a connection over TCP, or over a unix socket. */
+async function connected(kind: 'tcp' | 'unix' = 'tcp'): Promise<readonly [Socket, Socket]> {
   const server = createServer()
   servers.push(server)
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   const accepted = new Promise<Socket>((resolve) => server.once('connection', resolve))
-  const ours = connect((server.address() as AddressInfo).port, '127.0.0.1')
-  return [ours, await accepted]
+  if (kind === 'unix') {
+    const folder = mkdtempSync(join(tmpdir(), 'outlet-'))
+    folders.push(folder)
+    const path = join(folder, 'socket')
+    await new Promise<void>((resolve) => server.listen(path, resolve))
+    return [connect(path), await accepted]
+  }
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  return [connect((server.address() as AddressInfo).port, '127.0.0.1'), await accepted]
 }
 
 const until = async (holds: () => boolean): Promise<void> => {
@@ -50,8 +61,9 @@ it('hands the parts to the kernel, without the stream', async () => {
   ours.destroy()
 })
 
-it('leaves to the stream what the kernel does not take, in order, and goes past it again once that is sent', async () => {
-  const [ours, theirs] = await connected()
+const taken = 'leaves to the stream what the kernel does not take, in order, and goes past it again once that is sent'
+it.each(['tcp', 'unix'] as const)(`${taken}: %s`, async (kind) => {
+  const [ours, theirs] = await connected(kind)
   theirs.pause()
   const outlet = new Outlet(ours)
   const expected: Buffer[] = []
@@ -89,4 +101,45 @@ it('says that it is done where the connection has ended, and sends to no descrip
   other.end('x')
   await until(() => got.bytes.length > 0)
   expect(got.bytes.toString()).toBe('x')
+})
+
+it('gives the stream no more than one part where large ones wait behind it, so that these leave by themselves', async () => {
+  const [ours, theirs] = await connected('unix')
+  theirs.pause()
+  const written = vi.spyOn(Socket.prototype, 'write')
+  const outlet = new Outlet(ours)
+  const parts = Array.from({ length: 40 }, (_, i) => letters(i % 2 === 0 ? 28 : 300_000, i))
+  let done = 0
+  expect(outlet.send(parts, bounds(...parts.map(({ length }) => [0, length] as const)), 40, () => done++)).toBe(false)
+  expect(written).toHaveBeenCalledTimes(1)
+  const got = gathered(theirs)
+  theirs.resume()
+  await until(() => done > 0)
+  expect(outlet.send([letters(9, 9)], bounds([0, 9]), 1, never)).toBe(true)
+  const whole = Buffer.concat([...parts, letters(9, 9)])
+  await until(() => got.bytes.length === whole.length)
+  expect(got.bytes.equals(whole)).toBe(true)
+  expect(done).toBe(1)
+  // Of what was cut, the rest: no header, and nothing whole.
+  for (const [bytes] of written.mock.calls) {
+    expect((bytes as Uint8Array).length).toBeGreaterThan(28)
+    expect((bytes as Uint8Array).length).toBeLessThan(300_000)
+  }
+  ours.destroy()
+})
+
+it('says once that it is done where the connection ends while large parts wait', async () => {
+  const [ours, theirs] = await connected('unix')
+  theirs.pause()
+  ours.on('error', () => {})
+  const closed = new Promise((resolve) => ours.once('close', resolve))
+  const outlet = new Outlet(ours)
+  const parts = Array.from({ length: 20 }, (_, i) => letters(300_000, i))
+  let done = 0
+  expect(outlet.send(parts, bounds(...parts.map(() => [0, 300_000] as const)), 20, () => done++)).toBe(false)
+  theirs.destroy()
+  await until(() => done > 0)
+  ours.destroy()
+  await closed
+  expect(done).toBe(1)
 })

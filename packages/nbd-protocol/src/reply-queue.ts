@@ -113,8 +113,11 @@ export class ReplyQueue {
     return buffer
   }
 
-  /** A hole or large buffer holds a whole reply at `[start, end)`. */
-  fill(buffer: PooledBuffer, start: number, end: number): void {
+  /**
+   * A hole or large buffer holds a whole reply at `[start, end)`, its data from `data` on. These are a segment of their
+   * own where they are not copied, so that whoever sends them may send them by themselves.
+   */
+  fill(buffer: PooledBuffer, start: number, data: number, end: number): void {
     const bytes = end - start
     if (bytes <= COPY_BYTES_MAX) {
       const turn = this.room(bytes)
@@ -126,7 +129,11 @@ export class ReplyQueue {
     }
     this.#closeOpen()
     this.#unpin(buffer)
-    this.#push(buffer, start, end)
+    if (start < data) {
+      buffer.references++
+      this.#push(buffer, start, data)
+    }
+    this.#push(buffer, data, end)
     this.#waitingBytes += bytes
   }
 

@@ -136,7 +136,7 @@ export class ReplyWriter {
       }
     }
     if (small) this.#replies.commit(total)
-    else this.#replies.fill(buffer, 0, total)
+    else this.#replies.fill(buffer, 0, 0, total)
   }
 
   /** Every reply is a single chunk, so every chunk is the last one. */

@@ -209,7 +209,7 @@ export class Transmission {
         const length = (slots.bytes[token] as number) - REQUEST_BYTES
         const bytes = buffer.bytes
         this.#writer.readHeader(bytes, start, cookieHigh, cookieLow, offsetHigh, offsetLow, length)
-        this.replies.fill(buffer, start, start + this.#readHeaderBytes + length)
+        this.replies.fill(buffer, start, start + this.#readHeaderBytes, start + this.#readHeaderBytes + length)
         this.#counters.readBytes += length
       } else {
         this.replies.abandon(buffer)
@@ -477,7 +477,7 @@ export class Transmission {
     if (small) {
       replies.commit(total)
     } else {
-      replies.fill(buffer, start, start + total)
+      replies.fill(buffer, start, start + header, start + total)
       this.#host.largeReplyReady()
     }
   }
