@@ -90,6 +90,12 @@ function putAwake(results: Results): void {
   put('awake', [report.settingsLine(results), ...tables.map(report.markdown)].join('\n\n'))
 }
 
+/** Where no other server is on the machine. */
+function putAlone(results: Results): void {
+  const tables = [report.tailTable(results), report.ratioTable(results), report.latencyTable(results)]
+  put('alone', [report.settingsLine(results), ...tables.map(report.markdown)].join('\n\n'))
+}
+
 function putDatabases(file: DatabaseFile): void {
   const { settings, table } = file
   const how = `${rounds(settings.rounds)} of ${settings.seconds} s, pgbench scale ${settings.scale}`
@@ -134,6 +140,8 @@ const results = read<Results>('results.json')
 if (results !== undefined) putSystem(results)
 const awake = read<Results>('results-awake.json')
 if (awake !== undefined) putAwake(awake)
+const alone = read<Results>('results-alone.json')
+if (alone !== undefined) putAlone(alone)
 const databases = read<DatabaseFile>('databases.json')
 if (databases !== undefined) putDatabases(databases)
 const growth = read<GrowthFile>('growth.json')

@@ -27,6 +27,8 @@ const values = options({
   rows: { type: 'string', default: '' },
   /** Processors sleep no more than a busy node of ours lets them, all the time, whoever is measured. */
   awake: { type: 'boolean', default: false },
+  /** Only `nbdkit` and ours: a dozen servers at rest take a tenth of a small machine, and whoever needs most threads feels it. */
+  alone: { type: 'boolean', default: false },
   /** Minutes: looks for pauses instead. */
   soak: { type: 'string' },
   out: { type: 'string' },
@@ -40,6 +42,8 @@ function positive(name: string, text: string): number {
   throw new Error(`--${name} ${text}: write a number greater than 0`)
 }
 
+const kindOf = ({ awake, alone }: { readonly awake: boolean; readonly alone: boolean }): string =>
+  (awake ? '-awake' : '') + (alone ? '-alone' : '')
 const say = (line: string): void => void process.stderr.write(`${line}\n`)
 const time = new Date().toISOString().replaceAll(':', '-')
 const out = values.out ?? new URL(`../results/${time}`, import.meta.url).pathname
@@ -49,9 +53,10 @@ async function measure(): Promise<void> {
     rounds: positive('rounds', values.rounds),
     seconds: positive('seconds', values.seconds),
     sizeMiB: positive('size', values.size),
-    targets: chooseTargets(list(values.targets)),
+    targets: chooseTargets(list(values.targets), values.alone),
     rows: chooseRows(list(values.rows)),
     awake: values.awake,
+    alone: values.alone,
     out,
   }
   mkdirSync(out, { recursive: true })
@@ -59,7 +64,7 @@ async function measure(): Promise<void> {
   latency?.limit(true)
   const measured = withHost(async (host) => {
     const results = await runAll(host, settings, say)
-    writeFileSync(join(out, settings.awake ? 'results-awake.json' : 'results.json'), JSON.stringify(results, null, 1))
+    writeFileSync(join(out, `results${kindOf(settings)}.json`), JSON.stringify(results, null, 1))
     process.stdout.write(summary(results))
     say(`raw results: ${out}`)
   })

@@ -103,7 +103,7 @@ export function targetTable(results: Results): Table {
 
 export function settingsLine(results: Results): string {
   const { commit, takenAt, machine, settings } = results
-  const { rounds, seconds, sizeMiB, awake } = settings
+  const { rounds, seconds, sizeMiB, awake, alone } = settings
   const { cpu, cores, memoryGiB, kernel, node } = machine
   const machineText = `${cores} cores (${cpu}), ${memoryGiB} GiB, Linux ${kernel}, Node ${node}`
   const others = Math.round(median(results.samples.map(({ othersShare }) => othersShare)) * 100)
@@ -111,6 +111,7 @@ export function settingsLine(results: Results): string {
     `Commit ${commit}, ${takenAt.slice(0, 16)}Z: ${rounds} interleaved round${rounds === 1 ? '' : 's'} of ` +
     `${seconds} s per row and target, volumes of ${sizeMiB} MiB, filled; ${machineText}. ` +
     (awake === true ? 'Processors were kept from sleeping all the time, for all targets. ' : '') +
+    (alone === true ? 'Only these were there. ' : '') +
     `Other processes had ${others} % of the machine meanwhile (median).`
   )
 }

@@ -18,6 +18,8 @@ export interface RunSettings {
   readonly rows: readonly Row[]
   /** Processors are kept from sleeping all the time. */
   readonly awake: boolean
+  /** Few targets only. */
+  readonly alone: boolean
   /** Where fio's own reports go. */
   readonly out: string
 }
@@ -113,7 +115,13 @@ export async function runAll(host: Host, settings: RunSettings, say: Say): Promi
     commit: describeCommit(),
     takenAt: new Date().toISOString(),
     machine: describeMachine(),
-    settings: { rounds: settings.rounds, seconds: settings.seconds, sizeMiB: settings.sizeMiB, awake: settings.awake },
+    settings: {
+      rounds: settings.rounds,
+      seconds: settings.seconds,
+      sizeMiB: settings.sizeMiB,
+      awake: settings.awake,
+      alone: settings.alone,
+    },
     targets: contestants.map(({ target: { name, copies, what }, started: { version } }) => {
       return { name, copies, what, version }
     }),
