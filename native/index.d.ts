@@ -105,7 +105,8 @@ export function socketTimeout(fd: number, timeoutMs: number): void
 
 /**
  * Sends `parts[i][bounds[2 * i], bounds[2 * i + 1])` for `count` i from `from` on, 64 of them at most, without waiting; each
- * of `apart` bytes and more by a system call of its own. How many bytes the kernel took; none, too, where the connection has failed: whoever sends next gets an error, EPIPE perhaps.
+ * of `apart` bytes and more by a system call of its own. How many bytes the kernel took; none, too, where the connection
+ * has failed: whoever sends next gets an error, EPIPE perhaps.
  */
 export function send(
   fd: number,

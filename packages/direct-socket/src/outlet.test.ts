@@ -13,6 +13,9 @@ afterEach(async () => {
   for (const folder of folders.splice(0)) rmSync(folder, { recursive: true })
 })
 
+const opened = (socket: Socket): Promise<Socket> =>
+  new Promise((resolve) => socket.once('connect', () => resolve(socket)))
+
 /** Both ends of a connection over TCP, or over a unix socket. */
 async function connected(kind: 'tcp' | 'unix' = 'tcp'): Promise<readonly [Socket, Socket]> {
   const server = createServer()
@@ -23,10 +26,10 @@ async function connected(kind: 'tcp' | 'unix' = 'tcp'): Promise<readonly [Socket
     folders.push(folder)
     const path = join(folder, 'socket')
     await new Promise<void>((resolve) => server.listen(path, resolve))
-    return [connect(path), await accepted]
+    return [await opened(connect(path)), await accepted]
   }
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-  return [connect((server.address() as AddressInfo).port, '127.0.0.1'), await accepted]
+  return [await opened(connect((server.address() as AddressInfo).port, '127.0.0.1')), await accepted]
 }
 
 const until = async (holds: () => boolean): Promise<void> => {
@@ -48,7 +51,7 @@ it('hands the parts to the kernel, without the stream', async () => {
   const [ours, theirs] = await connected()
   const written = vi.spyOn(Socket.prototype, 'write')
   const got = gathered(theirs)
-  const outlet = new Outlet(ours)
+  const outlet = new Outlet(ours, true)
   const parts = [letters(10, 1), letters(4096, 2), letters(10, 1)]
   expect(outlet.send(parts, bounds([2, 5], [0, 4096], [5, 10]), 3, never)).toBe(true)
   // More parts than one system call takes.
@@ -62,10 +65,13 @@ it('hands the parts to the kernel, without the stream', async () => {
 })
 
 const taken = 'leaves to the stream what the kernel does not take, in order, and goes past it again once that is sent'
-it.each(['tcp', 'unix'] as const)(`${taken}: %s`, async (kind) => {
+it.each([
+  ['tcp', false],
+  ['unix', true],
+] as const)(`${taken}: %s`, async (kind, largeApart) => {
   const [ours, theirs] = await connected(kind)
   theirs.pause()
-  const outlet = new Outlet(ours)
+  const outlet = new Outlet(ours, largeApart)
   const expected: Buffer[] = []
   let done = 0
   let queued = 0
@@ -89,7 +95,7 @@ it.each(['tcp', 'unix'] as const)(`${taken}: %s`, async (kind) => {
 
 it('says that it is done where the connection has ended, and sends to no descriptor of another', async () => {
   const [ours, theirs] = await connected()
-  const outlet = new Outlet(ours)
+  const outlet = new Outlet(ours, true)
   theirs.destroy()
   ours.resume().destroy()
   // Gets the number that was ours, most likely.
@@ -107,39 +113,78 @@ it('gives the stream no more than one part where large ones wait behind it, so t
   const [ours, theirs] = await connected('unix')
   theirs.pause()
   const written = vi.spyOn(Socket.prototype, 'write')
-  const outlet = new Outlet(ours)
+  const outlet = new Outlet(ours, true)
   const parts = Array.from({ length: 40 }, (_, i) => letters(i % 2 === 0 ? 28 : 300_000, i))
   let done = 0
   expect(outlet.send(parts, bounds(...parts.map(({ length }) => [0, length] as const)), 40, () => done++)).toBe(false)
   expect(written).toHaveBeenCalledTimes(1)
   const got = gathered(theirs)
   theirs.resume()
-  await until(() => done > 0)
-  expect(outlet.send([letters(9, 9)], bounds([0, 9]), 1, never)).toBe(true)
-  const whole = Buffer.concat([...parts, letters(9, 9)])
-  await until(() => got.bytes.length === whole.length)
+  const whole = Buffer.concat(parts)
+  await until(() => done > 0 && got.bytes.length === whole.length)
   expect(got.bytes.equals(whole)).toBe(true)
   expect(done).toBe(1)
-  // Of what was cut, the rest: no header, and nothing whole.
-  for (const [bytes] of written.mock.calls) {
-    expect((bytes as Uint8Array).length).toBeGreaterThan(28)
-    expect((bytes as Uint8Array).length).toBeLessThan(300_000)
-  }
+  expect(outlet.send([letters(9, 9)], bounds([0, 9]), 1, never)).toBe(true)
+  // One part at a time: what was cut, or what the kernel took nothing of.
+  for (const [bytes] of written.mock.calls) expect((bytes as Uint8Array).length).toBeLessThanOrEqual(300_000)
+  expect(written.mock.calls.length).toBeLessThanOrEqual(40)
   ours.destroy()
 })
 
-it('says once that it is done where the connection ends while large parts wait', async () => {
+it.each(['theirs', 'ours'])('says once that it is done where %s ends while large parts wait', async (which) => {
   const [ours, theirs] = await connected('unix')
   theirs.pause()
   ours.on('error', () => {})
   const closed = new Promise((resolve) => ours.once('close', resolve))
-  const outlet = new Outlet(ours)
+  const outlet = new Outlet(ours, true)
   const parts = Array.from({ length: 20 }, (_, i) => letters(300_000, i))
   let done = 0
   expect(outlet.send(parts, bounds(...parts.map(() => [0, 300_000] as const)), 20, () => done++)).toBe(false)
-  theirs.destroy()
+  if (which === 'theirs') theirs.destroy()
+  else ours.destroy()
   await until(() => done > 0)
   ours.destroy()
+  theirs.destroy()
   await closed
   expect(done).toBe(1)
+})
+
+it('keeps the order where more is given while large parts wait', async () => {
+  const [ours, theirs] = await connected('unix')
+  theirs.pause()
+  const outlet = new Outlet(ours, true)
+  const whole: Buffer[] = []
+  const called: number[] = []
+  for (let i = 0; i < 5; i++) {
+    const parts = [letters(28, i), letters(300_000, i), letters(28, i + 9), letters(200_000, i + 1), letters(7, i)]
+    whole.push(...parts)
+    const ranges = parts.map(({ length }) => [0, length] as const)
+    expect(outlet.send(parts, bounds(...ranges), parts.length, () => called.push(i))).toBe(false)
+  }
+  const got = gathered(theirs)
+  theirs.resume()
+  await until(() => called.length === 5)
+  const expected = Buffer.concat(whole)
+  await until(() => got.bytes.length === expected.length)
+  expect(got.bytes.equals(expected)).toBe(true)
+  expect(called).toEqual([0, 1, 2, 3, 4])
+  ours.destroy()
+})
+
+it('needs the lists no longer than the call, unless large parts are to leave by themselves', async () => {
+  const [ours, theirs] = await connected('unix')
+  theirs.pause()
+  const outlet = new Outlet(ours)
+  const parts = Array.from({ length: 20 }, (_, i) => letters(300_000, i))
+  const expected = Buffer.concat(parts)
+  const ranges = bounds(...parts.map(() => [0, 300_000] as const))
+  let done = 0
+  expect(outlet.send(parts, ranges, 20, () => done++)).toBe(false)
+  parts.fill(letters(1, 1))
+  ranges.fill(0)
+  const got = gathered(theirs)
+  theirs.resume()
+  await until(() => done === 1 && got.bytes.length === expected.length)
+  expect(got.bytes.equals(expected)).toBe(true)
+  ours.destroy()
 })

@@ -3,7 +3,7 @@
  * objects for each write and is called again at the end of the turn, which costs more than the call.
  *
  * Invariants:
- * - Bytes leave in the order in which they were given, here and to the stream.
+ * - Bytes leave in the order in which they were given, here and, while none are kept here, to the stream.
  * - Each `done` is called once, and only where `send` said false.
  */
 import type { Socket } from 'node:net'
@@ -11,8 +11,8 @@ import { native } from '@holdfast/addon'
 import { descriptorOf } from './descriptor.ts'
 
 /**
- * On a unix socket a part of so many bytes is a message of its own. The kernel copies it to the beginning of a page then,
- * as it lies here, where behind the header of its reply every load would cross a line of the cache (12 % of a read of 1 MiB).
+ * A part of so many bytes may be a message of its own. A unix socket has it at the beginning of a page then, as it lies
+ * here, where behind the header of its reply every load would cross a line of the cache (12 % of a read of 1 MiB).
  */
 const APART_BYTES = 128 * 1024
 const NEVER_APART = 2 ** 32 - 1
@@ -37,15 +37,16 @@ export class Outlet {
   #next = 0
   #taken = 0
 
-  constructor(socket: Socket) {
+  /** `largeApart`: of use on unix sockets only; parts and bounds that are given have to stay as they are until `done` then. */
+  constructor(socket: Socket, largeApart = false) {
     this.#socket = socket
     this.#fd = descriptorOf(socket)
-    this.#apart = socket.remoteFamily === undefined ? APART_BYTES : NEVER_APART
+    this.#apart = largeApart ? APART_BYTES : NEVER_APART
   }
 
   /**
    * Sends `parts[i][bounds[2 * i], bounds[2 * i + 1])` for i below `count`. True: the kernel has them all. False: it will
-   * get the rest, and parts and bounds have to stay as they are until `done` is called: all is sent then, or can't be.
+   * get the rest, and the bytes have to stay as they are until `done` is called: all is sent then, or can't be.
    */
   send(parts: readonly Uint8Array[], bounds: Uint32Array, count: number, done: () => void): boolean {
     const earlier = this.#rest

@@ -14,6 +14,9 @@ import { type BufferPool, type PooledBuffer, TURN_BYTES } from './buffer-pool.ts
 /** Late replies up to this size are copied behind the others: cheaper than one more segment. */
 const COPY_BYTES_MAX = 16 * 1024
 
+/** So much data are a segment of their own, so that whoever sends them may send them by themselves. */
+const DATA_APART_BYTES = 128 * 1024
+
 /** Room for so many segments at first. */
 const SEGMENTS = 16
 const NOTHING = new Uint8Array(0)
@@ -113,10 +116,7 @@ export class ReplyQueue {
     return buffer
   }
 
-  /**
-   * A hole or large buffer holds a whole reply at `[start, end)`, its data from `data` on. These are a segment of their
-   * own where they are not copied, so that whoever sends them may send them by themselves.
-   */
+  /** A hole or large buffer holds a whole reply at `[start, end)`, its data from `data` on. */
   fill(buffer: PooledBuffer, start: number, data: number, end: number): void {
     const bytes = end - start
     if (bytes <= COPY_BYTES_MAX) {
@@ -129,11 +129,12 @@ export class ReplyQueue {
     }
     this.#closeOpen()
     this.#unpin(buffer)
-    if (start < data) {
+    const apart = start < data && end - data >= DATA_APART_BYTES
+    if (apart) {
       buffer.references++
       this.#push(buffer, start, data)
     }
-    this.#push(buffer, data, end)
+    this.#push(buffer, apart ? data : start, end)
     this.#waitingBytes += bytes
   }
 

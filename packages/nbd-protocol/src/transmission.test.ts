@@ -130,17 +130,23 @@ describe.each(forms)('%s replies', (form) => {
   })
 
   test('data of a large read are a segment of their own, which begins with a line of the cache', () => {
-    const bench = new Bench({ form })
-    bench.takeReplies = () => {}
-    const bytes = bench.bytes({ type: nbd.NBD_CMD_READ, cookie: 1, offset: 0, length: 200_000 })
-    bench.transmission.receive(bytes, 0, bytes.length)
-    bench.session.completeAll()
-    const { parts, bounds, count } = bench.transmission.replies.take()
-    expect(count).toBe(2)
-    expect(parts[1]).toBe(parts[0])
-    expect(bounds[2]).toBe(bounds[1])
-    expect((bounds[3] as number) - (bounds[2] as number)).toBe(200_000)
-    expect(((parts[1] as Uint8Array).byteOffset + (bounds[2] as number)) % 64).toBe(0)
+    for (const lateReads of [false, true]) {
+      const bench = new Bench({ form })
+      bench.session.lateReads = lateReads
+      bench.takeReplies = () => {}
+      const bytes = bench.bytes(
+        { type: nbd.NBD_CMD_READ, cookie: 1, offset: 0, length: 100_000 },
+        { type: nbd.NBD_CMD_READ, cookie: 2, offset: 0, length: 200_000 },
+      )
+      bench.transmission.receive(bytes, 0, bytes.length)
+      bench.session.completeAll()
+      const { parts, bounds, count } = bench.transmission.replies.take()
+      expect(count).toBe(3)
+      expect(parts[2]).toBe(parts[1])
+      expect(bounds[4]).toBe(bounds[3])
+      expect((bounds[5] as number) - (bounds[4] as number)).toBe(200_000)
+      expect(((parts[2] as Uint8Array).byteOffset + (bounds[4] as number)) % 64).toBe(0)
+    }
   })
 
   test('the cookie is opaque: all 64 bits come back', () => {

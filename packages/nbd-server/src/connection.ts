@@ -100,7 +100,8 @@ export class Connection implements ByteSink, TransmissionHost {
       this.#begin({ ...agreement, session: context.catalog.open(agreement.exportName, completion) })
       this.#socket = openDescriptor(fd, this)
     }
-    this.#outlet = new Outlet(this.#socket)
+    // Only a unix socket has no family. Replies stay as they are while they are being sent.
+    this.#outlet = new Outlet(this.#socket, this.#socket.remoteFamily === undefined)
     this.#socket.on('end', () => this.#ended())
     this.#socket.on('error', (error) => {
       // Clients are free to go without taking the answer to their last option or to DISC.
@@ -223,8 +224,9 @@ export class Connection implements ByteSink, TransmissionHost {
     this.#socket.pause()
   }
 
+  /** It was paused while the answers of the handshake were not taken; where there is a stash, that is for `capacityAvailable`. */
   #resume(): void {
-    if (!this.#paused || this.#closed) return
+    if (!this.#paused || this.#closed || this.#stash !== undefined) return
     this.#paused = false
     this.#socket.resume()
   }
@@ -249,7 +251,7 @@ export class Connection implements ByteSink, TransmissionHost {
       if (this.#closed || transmission === undefined) return
       this.#stash = undefined
       if (stash !== undefined) this.#parse(transmission, stash, 0, stash.length)
-      if (this.#stash === undefined) this.#resume()
+      this.#resume()
     })
   }
 
@@ -278,7 +280,7 @@ export class Connection implements ByteSink, TransmissionHost {
     if (replies.ready) {
       const { parts, bounds, count } = replies.take()
       // The kernel takes it all at once, as a rule.
-      if (!this.#outlet.send(parts, bounds, count, this.#written)) {
+      if (!this.#outlet.send(parts, bounds, count, this.#repliesSent)) {
         this.#writing = true
         return
       }
@@ -288,28 +290,31 @@ export class Connection implements ByteSink, TransmissionHost {
     if (this.#disconnected || this.#shuttingDown) this.#closeIfDone()
   }
 
-  /** The stream handed a write to the kernel, the last one under way. */
-  readonly #written = (): void => {
-    if (this.#closed || this.#socket.writableLength > 0) return
+  /** The replies that were being sent have left, or can't. */
+  readonly #repliesSent = (): void => {
     const transmission = this.#transmission
-    if (this.#leaving !== undefined) {
-      this.#leaveIfSent()
-    } else {
-      if (transmission !== undefined && this.#writing) {
-        this.#writing = false
-        transmission.replies.sent()
-        transmission.repliesSent()
-        this.#flush()
-      }
-      // It was paused while the replies of the handshake were not taken; a stash is for `capacityAvailable`.
-      if (this.#stash === undefined) this.#resume()
-    }
+    if (this.#closed || transmission === undefined) return
+    this.#writing = false
+    transmission.replies.sent()
+    transmission.repliesSent()
+    this.#flush()
+    this.#resume()
+  }
+
+  /**
+   * The stream handed answers of the handshake to the kernel. This may be after the first requests, whose replies say by
+   * themselves when they have left: that the stream holds nothing does not mean that they have.
+   */
+  readonly #handshakeSent = (): void => {
+    if (this.#closed || this.#socket.writableLength > 0) return
+    if (this.#leaving === undefined) this.#resume()
+    else this.#leaveIfSent()
   }
 
   #sendHandshake(): void {
     const output = this.#handshake?.takeOutput()
     if (output === undefined) return
-    this.#socket.write(output, this.#written)
+    this.#socket.write(output, this.#handshakeSent)
     if (this.#socket.writableLength > HANDSHAKE_OUTPUT_BYTES_MAX) this.#pause()
   }
 

@@ -187,15 +187,22 @@ describe.each([true, false])('with direct reads: %s', (directReads) => {
     }
     const flags = Buffer.from([0, 0, 0, 3])
     const lists = Array.from({ length: 800 }, () => option(NBD_OPT_LIST))
+    const reads = [header(READ, 7, 4096, 4096), header(READ, 8, 5000, 200_000), header(READ, 9, 0, 300_000)]
     // All in one chunk, more than 3 MB of answers.
-    client.socket.write(Buffer.concat([flags, ...lists, option(NBD_OPT_EXPORT_NAME), header(READ, 7, 4096, 4096)]))
+    client.socket.write(Buffer.concat([flags, ...lists, option(NBD_OPT_EXPORT_NAME), ...reads]))
     await sleep(50)
     client.socket.resume()
     await client.take(lists.length * (20 + 4 + name.length + 20) + 10)
-    expect(await client.reply()).toEqual([0, 7])
-    expect((await client.take(4096)).equals(memory.bytes.subarray(4096, 8192))).toBe(true)
-    client.socket.write(header(READ, 8, 0, 4096))
-    expect(await client.reply()).toEqual([0, 8])
+    for (const [cookie, offset, length] of [
+      [7, 4096, 4096],
+      [8, 5000, 200_000],
+      [9, 0, 300_000],
+    ] as const) {
+      expect(await client.reply()).toEqual([0, cookie])
+      expect((await client.take(length)).equals(memory.bytes.subarray(offset, offset + length))).toBe(true)
+    }
+    client.socket.write(header(READ, 10, 0, 4096))
+    expect(await client.reply()).toEqual([0, 10])
   })
 
   test('writes beyond the bound wait in the socket until earlier ones are answered', async () => {
