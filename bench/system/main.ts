@@ -13,7 +13,7 @@ import { summary } from './report.ts'
 import { chooseRows } from './rows.ts'
 import { runAll } from './runner.ts'
 import { soak } from './soak.ts'
-import { chooseTargets } from './targets/index.ts'
+import { ALONE, chooseTargets } from './targets/index.ts'
 
 const values = options({
   rounds: { type: 'string', default: '5' },
@@ -53,7 +53,7 @@ async function measure(): Promise<void> {
     rounds: positive('rounds', values.rounds),
     seconds: positive('seconds', values.seconds),
     sizeMiB: positive('size', values.size),
-    targets: chooseTargets(list(values.targets), values.alone),
+    targets: chooseTargets(values.alone && values.targets === '' ? ALONE : list(values.targets)),
     rows: chooseRows(list(values.rows)),
     awake: values.awake,
     alone: values.alone,

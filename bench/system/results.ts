@@ -41,6 +41,7 @@ export interface Results {
     readonly sizeMiB: number
     /** Processors were kept from sleeping for all targets, not only by those that do it themselves. */
     readonly awake?: boolean | undefined
+    /** No other target was on the machine. */
     readonly alone?: boolean | undefined
   }
   readonly targets: readonly {

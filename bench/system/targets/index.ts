@@ -28,7 +28,7 @@ export const TARGETS: readonly Target[] = [
 ]
 
 /** Ours, and the one whose tails ours are compared with. */
-const ALONE: readonly string[] = ['nbdkit', 'holdfast-1', 'holdfast-2', 'holdfast-3']
+export const ALONE: readonly string[] = ['nbdkit', 'holdfast-1', 'holdfast-2', 'holdfast-3']
 
 /** Why a target can't run here, and what to install; undefined when it can. */
 export function missing(target: Target): string | undefined {
@@ -37,10 +37,10 @@ export function missing(target: Target): string | undefined {
   return `${target.name} is left out: ${program} is missing: apt-get install ${target.packages}`
 }
 
-/** The targets of these names, or all that are not optional, or few. Throws for a name that there isn't. */
-export function chooseTargets(names: readonly string[], alone = false): readonly Target[] {
-  if (names.length === 0 && !alone) return TARGETS.filter(({ optional }) => optional !== true)
-  return (names.length === 0 ? ALONE : names).map((name) => {
+/** The targets of these names, or all that are not optional. Throws for a name that there isn't. */
+export function chooseTargets(names: readonly string[]): readonly Target[] {
+  if (names.length === 0) return TARGETS.filter(({ optional }) => optional !== true)
+  return names.map((name) => {
     const target = TARGETS.find((one) => one.name === name)
     if (target !== undefined) return target
     throw new Error(`no target ${name}: there are ${TARGETS.map((one) => one.name).join(', ')}`)

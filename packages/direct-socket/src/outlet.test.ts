@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { afterEach, expect, it, vi } from 'vitest'
 import { Outlet } from './outlet.ts'
 
+const APART_BYTES = 128 * 1024
 const servers: Server[] = []
 const folders: string[] = []
 afterEach(async () => {
@@ -51,7 +52,7 @@ it('hands the parts to the kernel, without the stream', async () => {
   const [ours, theirs] = await connected()
   const written = vi.spyOn(Socket.prototype, 'write')
   const got = gathered(theirs)
-  const outlet = new Outlet(ours, true)
+  const outlet = new Outlet(ours, APART_BYTES)
   const parts = [letters(10, 1), letters(4096, 2), letters(10, 1)]
   expect(outlet.send(parts, bounds([2, 5], [0, 4096], [5, 10]), 3, never)).toBe(true)
   // More parts than one system call takes.
@@ -66,12 +67,12 @@ it('hands the parts to the kernel, without the stream', async () => {
 
 const taken = 'leaves to the stream what the kernel does not take, in order, and goes past it again once that is sent'
 it.each([
-  ['tcp', false],
-  ['unix', true],
-] as const)(`${taken}: %s`, async (kind, largeApart) => {
+  ['tcp', undefined],
+  ['unix', APART_BYTES],
+] as const)(`${taken}: %s`, async (kind, apartBytes) => {
   const [ours, theirs] = await connected(kind)
   theirs.pause()
-  const outlet = new Outlet(ours, largeApart)
+  const outlet = new Outlet(ours, apartBytes)
   const expected: Buffer[] = []
   let done = 0
   let queued = 0
@@ -95,7 +96,7 @@ it.each([
 
 it('says that it is done where the connection has ended, and sends to no descriptor of another', async () => {
   const [ours, theirs] = await connected()
-  const outlet = new Outlet(ours, true)
+  const outlet = new Outlet(ours, APART_BYTES)
   theirs.destroy()
   ours.resume().destroy()
   // Gets the number that was ours, most likely.
@@ -113,7 +114,7 @@ it('gives the stream no more than one part where large ones wait behind it, so t
   const [ours, theirs] = await connected('unix')
   theirs.pause()
   const written = vi.spyOn(Socket.prototype, 'write')
-  const outlet = new Outlet(ours, true)
+  const outlet = new Outlet(ours, APART_BYTES)
   const parts = Array.from({ length: 40 }, (_, i) => letters(i % 2 === 0 ? 28 : 300_000, i))
   let done = 0
   expect(outlet.send(parts, bounds(...parts.map(({ length }) => [0, length] as const)), 40, () => done++)).toBe(false)
@@ -136,7 +137,7 @@ it.each(['theirs', 'ours'])('says once that it is done where %s ends while large
   theirs.pause()
   ours.on('error', () => {})
   const closed = new Promise((resolve) => ours.once('close', resolve))
-  const outlet = new Outlet(ours, true)
+  const outlet = new Outlet(ours, APART_BYTES)
   const parts = Array.from({ length: 20 }, (_, i) => letters(300_000, i))
   let done = 0
   expect(outlet.send(parts, bounds(...parts.map(() => [0, 300_000] as const)), 20, () => done++)).toBe(false)
@@ -152,7 +153,7 @@ it.each(['theirs', 'ours'])('says once that it is done where %s ends while large
 it('keeps the order where more is given while large parts wait', async () => {
   const [ours, theirs] = await connected('unix')
   theirs.pause()
-  const outlet = new Outlet(ours, true)
+  const outlet = new Outlet(ours, APART_BYTES)
   const whole: Buffer[] = []
   const called: number[] = []
   for (let i = 0; i < 5; i++) {

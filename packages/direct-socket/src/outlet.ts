@@ -10,11 +10,6 @@ import type { Socket } from 'node:net'
 import { native } from '@holdfast/addon'
 import { descriptorOf } from './descriptor.ts'
 
-/**
- * A part of so many bytes may be a message of its own. A unix socket has it at the beginning of a page then, as it lies
- * here, where behind the header of its reply every load would cross a line of the cache (12 % of a read of 1 MiB).
- */
-const APART_BYTES = 128 * 1024
 const NEVER_APART = 2 ** 32 - 1
 
 /** What the kernel did not take. */
@@ -37,11 +32,15 @@ export class Outlet {
   #next = 0
   #taken = 0
 
-  /** `largeApart`: of use on unix sockets only; parts and bounds that are given have to stay as they are until `done` then. */
-  constructor(socket: Socket, largeApart = false) {
+  /**
+   * Parts of `apartBytes` and more are messages of their own. A unix socket has such a message at the beginning of a page, as
+   * it lies here, where behind a small part every load would cross a line of the cache. Lists of parts and bounds have to
+   * stay as they are until `done` then.
+   */
+  constructor(socket: Socket, apartBytes = NEVER_APART) {
     this.#socket = socket
     this.#fd = descriptorOf(socket)
-    this.#apart = largeApart ? APART_BYTES : NEVER_APART
+    this.#apart = apartBytes
   }
 
   /**
@@ -52,7 +51,7 @@ export class Outlet {
     const earlier = this.#rest
     if (earlier !== undefined) {
       this.#rest = undefined
-      this.#queue(earlier, earlier.next + 1, 0)
+      this.#queue(earlier, earlier.next + 1, earlier.count, 0, earlier.done)
     }
     if (this.#pass(parts, bounds, count, 0)) return true
     this.#keep({ parts, bounds, count, done, next: this.#next })
@@ -76,16 +75,15 @@ export class Outlet {
   }
 
   #keep(rest: Rest): void {
-    const { parts, bounds, count, next } = rest
+    const { bounds, count, next, done } = rest
     let large = next + 1
     while (large < count && lengthOf(bounds, large) < this.#apart) large++
     if (large >= count) {
-      this.#queue(rest, next, this.#taken)
-      return
+      this.#queue(rest, next, count, this.#taken, done)
+    } else {
+      this.#rest = rest
+      this.#queue(rest, next, next + 1, this.#taken, (error) => this.#goOn(rest, error ?? undefined))
     }
-    this.#rest = rest
-    const bytes = (parts[next] as Uint8Array).subarray((bounds[2 * next] as number) + this.#taken, bounds[2 * next + 1])
-    this.#socket.write(bytes, (error) => this.#goOn(rest, error ?? undefined))
   }
 
   /** The part that the stream had of it has left, or can't. */
@@ -96,17 +94,17 @@ export class Outlet {
     else this.#keep({ ...rest, next: this.#next })
   }
 
-  /** To the stream, from part `first` on, of which the kernel has `taken` bytes. */
-  #queue({ parts, bounds, count, done }: Rest, first: number, taken: number): void {
+  /** Parts `first` to `end` - 1 to the stream; of the first the kernel has `taken` bytes. */
+  #queue({ parts, bounds }: Rest, first: number, end: number, taken: number, done: (error?: Error | null) => void): void {
     const socket = this.#socket
-    if (count - first > 1) socket.cork()
-    for (let i = first; i < count; i++) {
+    if (end - first > 1) socket.cork()
+    for (let i = first; i < end; i++) {
       const start = (bounds[2 * i] as number) + (i === first ? taken : 0)
       const bytes = (parts[i] as Uint8Array).subarray(start, bounds[2 * i + 1])
-      if (i === count - 1) socket.write(bytes, done)
+      if (i === end - 1) socket.write(bytes, done)
       else socket.write(bytes)
     }
-    if (count - first > 1) socket.uncork()
+    if (end - first > 1) socket.uncork()
   }
 }
 

@@ -12,6 +12,7 @@ import type { Completion, Errno, ExportCatalog } from '@holdfast/base'
 import { atEndOfTurn, type ByteSink, giveAway, openDescriptor, openForReading, Outlet, readByEvents } from '@holdfast/direct-socket'
 import {
   type Agreement,
+  DATA_APART_BYTES,
   type AwayAgreement,
   type BufferPool,
   Handshake,
@@ -101,7 +102,7 @@ export class Connection implements ByteSink, TransmissionHost {
       this.#socket = openDescriptor(fd, this)
     }
     // Only a unix socket has no family. Replies stay as they are while they are being sent.
-    this.#outlet = new Outlet(this.#socket, this.#socket.remoteFamily === undefined)
+    this.#outlet = new Outlet(this.#socket, this.#socket.remoteFamily === undefined ? DATA_APART_BYTES : undefined)
     this.#socket.on('end', () => this.#ended())
     this.#socket.on('error', (error) => {
       // Clients are free to go without taking the answer to their last option or to DISC.
